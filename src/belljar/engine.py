@@ -1,0 +1,268 @@
+"""What a machine needs of an engine, in the machine's own words; and `auto`, which picks one and says why.
+
+`belljar.kvm` and `belljar.soft` satisfy these protocols. Nothing above this floor may ask which one it has, except
+through `Engine.name` and the attributes below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Protocol
+
+from belljar.errors import ConfigurationError, EngineUnavailable
+from belljar.exits import Exit, ExitReason
+from belljar.x86.state import CpuState, Registers, SpecialRegisters
+
+
+class Bus(Protocol):
+    """Where a vCPU's port and memory-mapped accesses go. Called on the vCPU's own thread; must never raise for guest input.
+
+    Values are unsigned, `size` is in bytes (ports 1, 2, 4; memory 1, 2, 4, 8). The block calls carry string instructions
+    and batched writes: `data` is a whole number of items of `size` bytes.
+    """
+
+    def port_read(self, port: int, size: int) -> int:
+        """The value that IN gives the guest; all ones where no device answers."""
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """OUT."""
+
+    def port_read_block(self, port: int, size: int, count: int) -> bytes:
+        """REP INS: `count * size` bytes."""
+
+    def port_write_block(self, port: int, size: int, data: bytes) -> None:
+        """REP OUTS, or several single writes that the engine collected, in order."""
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        """A load from unbacked guest-physical memory; all ones where no device answers."""
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        """A store to unbacked (or read-only) guest-physical memory."""
+
+
+class MemoryRegion(Protocol):
+    """A piece of guest-physical memory, as `belljar.memory` makes it. Sizes and addresses are multiples of 4096."""
+
+    @property
+    def slot(self) -> int:
+        """The memory slot's number, unique in its VM."""
+
+    @property
+    def gpa(self) -> int:
+        """The first guest-physical address."""
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+
+    @property
+    def hva(self) -> int:
+        """The host-virtual address of the first byte."""
+
+    @property
+    def readonly(self) -> bool:
+        """Whether guest writes leave with an MMIO exit instead."""
+
+    @property
+    def log_dirty(self) -> bool:
+        """Whether the engine keeps a log of pages written."""
+
+
+@dataclass(frozen=True, slots=True)
+class DebugControl:
+    """What the host wants to be stopped for. Addresses are linear (guest-virtual, segment base included)."""
+
+    single_step: bool = False
+    breakpoints_gva: tuple[int, ...] = ()
+    watchpoints: tuple[Watchpoint, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to stop for."""
+        return self.single_step or bool(self.breakpoints_gva) or bool(self.watchpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class Watchpoint:
+    """Stop after an access to `size` (1, 2, 4, 8) bytes at `gva`: writes, or reads and writes (SDM 3B 18.2.4)."""
+
+    gva: int
+    size: int
+    on_read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Where a vCPU and its engine share state: `hva` and `size` (bytes) of the page, or of the engine's equivalent."""
+
+    hva: int
+    size: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTranslation:
+    """The engine's own answer to a guest-virtual address (KVM_TRANSLATE, api.rst 4.22); `valid` False: not mapped."""
+
+    gva: int
+    gpa: int
+    valid: bool
+    writeable: bool = True
+    usermode: bool = False
+
+
+class Vcpu(Protocol):
+    """One virtual CPU."""
+
+    @property
+    def index(self) -> int:
+        """Its number in the VM, from 0."""
+
+    @property
+    def run_page(self) -> RunPage:
+        """Where exits are reported."""
+
+    def get_registers(self) -> Registers:
+        """The general registers, RIP and RFLAGS."""
+
+    def set_registers(self, registers: Registers) -> None:
+        """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
+
+    def get_special(self) -> SpecialRegisters:
+        """Segments, tables, control registers, EFER."""
+
+    def set_special(self, special: SpecialRegisters) -> None:
+        """Set all of them as given; the engine may refuse (EngineError)."""
+
+    def set_state(self, state: CpuState, mode: str) -> None:
+        """Start state for `mode`: set, read back, and raise ModeUnsupported if the engine refuses or forgets a part of it."""
+
+    def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
+        """MSR values by index; those that the engine does not have are left out."""
+
+    def set_msrs(self, values: Mapping[int, int]) -> None:
+        """Set MSRs; raises FeatureUnsupported naming the first that the engine refuses."""
+
+    def translate(self, gva: int) -> EngineTranslation:
+        """The engine's own translation of a linear address with the current state."""
+
+    def set_debug(self, control: DebugControl) -> None:
+        """What to stop for from the next run on; raises FeatureUnsupported for what this engine cannot do."""
+
+    def run(
+        self,
+        bus: Bus,
+        *,
+        deadline_ns: int | None = None,
+        instructions: int | None = None,
+        single_exit: bool = False,
+        observer: Callable[[Exit], None] | None = None,
+    ) -> ExitReason:
+        """Run until something ends the run; accesses to ports and memory go to `bus` on the way.
+
+        Returns the reason: never IO or MMIO unless `single_exit`, which returns after each exit, already served by the
+        bus. `deadline_ns` is a time of `time.monotonic_ns()`; past it, or after `kick()`, the answer is INTERRUPTED.
+        `instructions` ends the run after exactly so many with INSTRUCTION_LIMIT (FeatureUnsupported on an engine that
+        cannot count). `observer` is called with every exit, after it was served, on this thread. Exceptions from `bus`
+        and `observer` propagate, as does KeyboardInterrupt.
+        """
+
+    def last_exit(self) -> Exit:
+        """The exit that ended the last `run`, whole."""
+
+    def kick(self) -> None:
+        """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
+
+    def exit_counts(self) -> dict[ExitReason, int]:
+        """How often this vCPU came back, by reason, since it was made; zero counts left out."""
+
+    def close(self) -> None:
+        """Give everything back. Harmless when repeated."""
+
+
+class Vm(Protocol):
+    """A virtual machine: memory and vCPUs."""
+
+    def map(self, region: MemoryRegion) -> None:
+        """Make a region guest-physical memory."""
+
+    def unmap(self, region: MemoryRegion) -> None:
+        """Take it away again."""
+
+    def create_vcpu(self, index: int) -> Vcpu:
+        """A vCPU in the state after reset (SDM 3A 9.1.1)."""
+
+    def batch_writes(self, port: int) -> None:
+        """Allow the engine to collect single-byte writes to `port` and hand them to the bus in blocks, in order.
+
+        A hint: an engine without such a thing does nothing. Batched writes arrive before the next exit is served, before
+        `run` returns, and at the latest a few hundredths of a second after the guest made them.
+        """
+
+    def batched_writes(self) -> int:
+        """How many writes arrived without an exit of their own."""
+
+    def close(self) -> None:
+        """Give everything back, vCPUs first. Harmless when repeated."""
+
+
+class Engine(Protocol):
+    """A way to run machines."""
+
+    @property
+    def name(self) -> str:
+        """`kvm` or `soft`."""
+
+    @property
+    def threaded(self) -> bool:
+        """True: each vCPU wants a host thread. False: one thread runs all vCPUs in turn, a budget of instructions each."""
+
+    def create_vm(self) -> Vm:
+        """A VM without memory and vCPUs."""
+
+    def close(self) -> None:
+        """Give everything back. Harmless when repeated."""
+
+
+ENGINES: dict[str, str] = {
+    "kvm": "belljar.kvm.engine:KvmEngine",
+}
+"""Every engine by name, as `module:class`, in the order in which `auto` tries them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine and why it was taken: `rejected` lists (name, reason) of those that could not be."""
+
+    engine: Engine
+    why: str
+    rejected: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+def open_engine(name: str) -> Engine:
+    """Open the engine called `name`. Raises ConfigurationError for an unknown one, EngineUnavailable if it cannot run here."""
+    if name not in ENGINES:
+        known = ", ".join(ENGINES)
+        raise ConfigurationError(f"there is no engine called {name!r}", hint=f"engines: auto, {known}")
+    module, _, attribute = ENGINES[name].partition(":")
+    engine: Engine = getattr(import_module(module), attribute)()
+    return engine
+
+
+def auto() -> Choice:
+    """The first engine that opens on this host. Raises EngineUnavailable, with every reason, when none does."""
+    rejected: list[tuple[str, str]] = []
+    for name in ENGINES:
+        try:
+            engine = open_engine(name)
+        except EngineUnavailable as error:
+            rejected.append((name, error.message))
+            continue
+        why = "; ".join(f"{other}: {reason}" for other, reason in rejected)
+        return Choice(engine, why or f"{name} is available", tuple(rejected))
+    raise EngineUnavailable(
+        "no engine can run guests here: " + "; ".join(f"{name}: {reason}" for name, reason in rejected),
+        hint="`belljar doctor` says what to do",
+    )
