@@ -1,0 +1,190 @@
+"""The port bus and the memory bus: which device answers which address.
+
+A `Bus` is what a vCPU's run loop calls (`belljar.engine.Bus`). Addresses that no device claims behave as on a PC whose
+bus floats: reads give all ones, writes are lost (and counted, so that a report can say so).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from threading import RLock
+from typing import Protocol
+
+from belljar.errors import ConfigurationError
+
+PORT_COUNT = 0x10000
+"""The size of the I/O address space in bytes (SDM 1 19.3)."""
+
+_ALL_ONES = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF, 8: 0xFFFFFFFFFFFFFFFF}
+
+
+class PortDevice(Protocol):
+    """A device on the port bus. Ports are absolute; values unsigned; never raises for anything a guest can do."""
+
+    @property
+    def ports(self) -> range:
+        """The ports it claims."""
+
+    @property
+    def port_width(self) -> int:
+        """The widest access in bytes that it takes whole; the bus splits a wider one into bytes on adjacent ports."""
+
+    def port_read(self, port: int, size: int) -> int:
+        """IN from one of its ports."""
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """OUT to one of its ports."""
+
+
+class MemoryDevice(Protocol):
+    """A device on the memory bus, as `PortDevice` is on the port bus. `size` is 1 to 8 bytes."""
+
+    @property
+    def mmio(self) -> range:
+        """The guest-physical addresses it claims."""
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        """A load."""
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        """A store."""
+
+
+class Bus:
+    """Dispatches port and memory accesses to devices by address. Not safe for two vCPU threads: see `LockedBus`."""
+
+    def __init__(self) -> None:
+        self._port_readers: dict[int, Callable[[int, int], int]] = {}
+        self._port_writers: dict[int, Callable[[int, int, int], None]] = {}
+        self._port_block_writers: dict[int, Callable[[int, bytes], None]] = {}
+        self._port_width: dict[int, int] = {}
+        self._mmio_starts: list[int] = []
+        self._mmio_devices: list[MemoryDevice] = []
+        self.port_devices: list[PortDevice] = []
+        self.unclaimed = 0
+        """How many accesses no device answered."""
+
+    def attach(self, device: object) -> None:
+        """Put a device on the bus or buses that it has addresses for. Raises ConfigurationError if one is taken."""
+        if isinstance(getattr(device, "ports", None), range):
+            self._attach_ports(device)  # type: ignore[arg-type]
+        if isinstance(getattr(device, "mmio", None), range):
+            self._attach_mmio(device)  # type: ignore[arg-type]
+
+    def _attach_ports(self, device: PortDevice) -> None:
+        for port in device.ports:
+            if not 0 <= port < PORT_COUNT:
+                raise ConfigurationError(f"{type(device).__name__}: port {port:#x} is outside the I/O address space")
+            if port in self._port_writers:
+                raise ConfigurationError(f"{type(device).__name__}: port {port:#x} belongs to another device")
+        block_writer = getattr(device, "port_write_bytes", None)
+        for port in device.ports:
+            self._port_readers[port] = device.port_read
+            self._port_writers[port] = device.port_write
+            self._port_width[port] = device.port_width
+            if block_writer is not None:
+                self._port_block_writers[port] = block_writer
+        self.port_devices.append(device)
+
+    def _attach_mmio(self, device: MemoryDevice) -> None:
+        where = bisect_right(self._mmio_starts, device.mmio.start)
+        before = self._mmio_devices[where - 1].mmio if where else range(0)
+        after = self._mmio_devices[where].mmio if where < len(self._mmio_devices) else range(1 << 64, 1 << 64)
+        if before.stop > device.mmio.start or device.mmio.stop > after.start:
+            raise ConfigurationError(
+                f"{type(device).__name__}: guest-physical {device.mmio.start:#x} belongs to another device"
+            )
+        self._mmio_starts.insert(where, device.mmio.start)
+        self._mmio_devices.insert(where, device)
+
+    def port_read(self, port: int, size: int) -> int:
+        """IN: the device's answer, all ones where there is none."""
+        reader = self._port_readers.get(port)
+        if reader is not None and size <= self._port_width[port]:
+            return reader(port, size)
+        if size == 1:
+            self.unclaimed += 1
+            return 0xFF
+        value = 0
+        for i in range(size):
+            value |= self.port_read((port + i) % PORT_COUNT, 1) << (8 * i)
+        return value
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """OUT: to the device, lost where there is none."""
+        writer = self._port_writers.get(port)
+        if writer is not None and size <= self._port_width[port]:
+            writer(port, size, value)
+        elif size == 1:
+            self.unclaimed += 1
+        else:
+            for i in range(size):
+                self.port_write((port + i) % PORT_COUNT, 1, (value >> (8 * i)) & 0xFF)
+
+    def port_read_block(self, port: int, size: int, count: int) -> bytes:
+        """REP INS: every item is a read of its own, as the processor makes them."""
+        return b"".join(self.port_read(port, size).to_bytes(size, "little") for _ in range(count))
+
+    def port_write_block(self, port: int, size: int, data: bytes) -> None:
+        """REP OUTS or collected writes: in one piece to a device that takes bytes, else item by item."""
+        writer = self._port_block_writers.get(port) if size == 1 else None
+        if writer is not None:
+            writer(port, data)
+            return
+        for i in range(0, len(data), size):
+            self.port_write(port, size, int.from_bytes(data[i : i + size], "little"))
+
+    def _mmio_device(self, gpa: int) -> MemoryDevice | None:
+        where = bisect_right(self._mmio_starts, gpa)
+        device = self._mmio_devices[where - 1] if where else None
+        return device if device is not None and gpa in device.mmio else None
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        """A load from unbacked guest-physical memory."""
+        device = self._mmio_device(gpa)
+        if device is not None:
+            return device.mmio_read(gpa, size)
+        self.unclaimed += 1
+        return _ALL_ONES.get(size) or (1 << (8 * size)) - 1
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        """A store to unbacked guest-physical memory."""
+        device = self._mmio_device(gpa)
+        if device is not None:
+            device.mmio_write(gpa, size, value)
+        else:
+            self.unclaimed += 1
+
+
+class LockedBus(Bus):
+    """A bus for several vCPU threads: one access at a time, machine-wide, so that devices need no locks of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = RLock()
+
+    def port_read(self, port: int, size: int) -> int:
+        """As `Bus.port_read`."""
+        with self._lock:
+            return super().port_read(port, size)
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """As `Bus.port_write`."""
+        with self._lock:
+            super().port_write(port, size, value)
+
+    def port_write_block(self, port: int, size: int, data: bytes) -> None:
+        """As `Bus.port_write_block`; the block is not interleaved with other vCPUs' writes."""
+        with self._lock:
+            super().port_write_block(port, size, data)
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        """As `Bus.mmio_read`."""
+        with self._lock:
+            return super().mmio_read(gpa, size)
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        """As `Bus.mmio_write`."""
+        with self._lock:
+            super().mmio_write(gpa, size, value)
