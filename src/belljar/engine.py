@@ -172,6 +172,9 @@ class Vcpu(Protocol):
     def last_exit(self) -> Exit:
         """The exit that ended the last `run`, whole."""
 
+    def instructions_retired(self) -> int:
+        """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""
+
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
 

@@ -1,0 +1,74 @@
+"""What a user may ask of a machine, checked before anything is created."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from belljar.devices.console import Input, Output
+from belljar.engine import Engine
+from belljar.errors import ConfigurationError
+
+DEFAULT_MEMORY = 16 << 20
+"""Bytes of guest memory unless asked otherwise; pages that the guest never touches cost nothing."""
+
+MIN_MEMORY = 64 << 10
+MAX_MEMORY = 1 << 40
+"""Bytes; the upper limit keeps page tables and slots sane, not the host."""
+
+MAX_CPUS = 64
+"""vCPUs of one machine."""
+
+LOW_MEMORY_LIMIT = 0xC000_0000
+"""Guest-physical addresses from here to 4 GiB belong to devices, as on a PC; memory beyond continues at 4 GiB."""
+
+PAGE_SIZES = {"4K": 4 << 10, "2M": 2 << 20, "4M": 4 << 20, "1G": 1 << 30}
+
+
+@dataclass(slots=True)
+class MachineConfig:
+    """The options of `Machine`, with their defaults. None means: what the guest suggests, else the default.
+
+    `guest` is a sample's name, the path of a file (raw code or ELF), or code itself as bytes. `mode` is one of
+    `belljar.x86.modes.MODES`; `page_size` in bytes; `cpl` 0 or 3; `memory` in bytes; `load_gpa` and `entry_gva` place
+    raw code; `registers` set registers of every vCPU by name. `output` and `input` are the console's ends.
+    """
+
+    guest: str | Path | bytes
+    engine: str | Engine = "auto"
+    mode: str | None = None
+    page_size: int | None = None
+    cpl: int | None = None
+    memory: int = DEFAULT_MEMORY
+    cpus: int | None = None
+    load_gpa: int | None = None
+    entry_gva: int | None = None
+    registers: Mapping[str, int] = field(default_factory=dict)
+    output: Output | None = None
+    input: Input | None = None
+    mergeable: bool = False
+    huge_pages: bool = False
+
+    def check(self) -> None:
+        """Raise ConfigurationError for values that no machine can have."""
+        if not MIN_MEMORY <= self.memory <= MAX_MEMORY or self.memory % 4096:
+            raise ConfigurationError(
+                f"{self.memory:#x} bytes of memory will not do",
+                hint=f"a multiple of 4K from {MIN_MEMORY >> 10}K to {MAX_MEMORY >> 40}T",
+            )
+        if self.cpus is not None and not 1 <= self.cpus <= MAX_CPUS:
+            raise ConfigurationError(f"{self.cpus} vCPUs will not do", hint=f"from 1 to {MAX_CPUS}")
+        if self.page_size is not None and self.page_size not in PAGE_SIZES.values():
+            raise ConfigurationError(f"there are no pages of {self.page_size} bytes", hint=", ".join(PAGE_SIZES))
+        if self.cpl not in (None, 0, 3):
+            raise ConfigurationError(f"a guest starts at CPL 0 or 3, not {self.cpl}")
+        for name, value in (("load", self.load_gpa), ("entry", self.entry_gva)):
+            if value is not None and not 0 <= value < 1 << 64:
+                raise ConfigurationError(f"the {name} address {value:#x} is not a 64-bit address")
+
+    def memory_layout(self) -> list[tuple[int, int]]:
+        """(gpa, size) of each piece of RAM: one, or two around the device hole below 4 GiB."""
+        if self.memory <= LOW_MEMORY_LIMIT:
+            return [(0, self.memory)]
+        return [(0, LOW_MEMORY_LIMIT), (1 << 32, self.memory - LOW_MEMORY_LIMIT)]

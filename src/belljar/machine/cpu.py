@@ -1,0 +1,132 @@
+"""A machine's face of one vCPU: registers by name, and nothing that only one engine has."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from belljar.engine import EngineTranslation, RunPage, Vcpu
+from belljar.errors import ConfigurationError
+from belljar.x86.registers import PARTS, REGISTERS
+from belljar.x86.state import Registers, SpecialRegisters
+
+CR0_PE = 1
+"""Protection enable (SDM 3A 2.5)."""
+
+EFER_LMA = 0x400
+"""Long mode active (SDM 3A 2.2.1)."""
+
+
+class _Register:
+    """A 64-bit register as an attribute of `Cpu`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.__doc__ = f"{name.upper()}, 64 bits."
+
+    def __get__(self, cpu: Cpu, owner: type[Cpu] | None = None) -> int:
+        value: int = getattr(cpu.vcpu.get_registers(), self._name)
+        return value
+
+    def __set__(self, cpu: Cpu, value: int) -> None:
+        cpu.set(**{self._name: value})
+
+
+class Cpu:
+    """One vCPU of a machine. Its registers may be read and written whenever the machine is not running.
+
+    `cpu.rax`, `cpu["eax"]` and `cpu.registers` read; `cpu.rax = 1` and `cpu.set(rax=1, cl=2)` write.
+    """
+
+    rax, rcx, rdx, rbx = _Register("rax"), _Register("rcx"), _Register("rdx"), _Register("rbx")
+    rsp, rbp, rsi, rdi = _Register("rsp"), _Register("rbp"), _Register("rsi"), _Register("rdi")
+    r8, r9, r10, r11 = _Register("r8"), _Register("r9"), _Register("r10"), _Register("r11")
+    r12, r13, r14, r15 = _Register("r12"), _Register("r13"), _Register("r14"), _Register("r15")
+    rip, rflags = _Register("rip"), _Register("rflags")
+
+    def __init__(self, vcpu: Vcpu) -> None:
+        self.vcpu = vcpu
+        self.index = vcpu.index
+        self.halted = False
+
+    @property
+    def registers(self) -> Registers:
+        """A copy of the general registers, RIP and RFLAGS."""
+        return self.vcpu.get_registers()
+
+    @property
+    def special(self) -> SpecialRegisters:
+        """A copy of segments, tables, control registers and EFER."""
+        return self.vcpu.get_special()
+
+    @special.setter
+    def special(self, special: SpecialRegisters) -> None:
+        self.vcpu.set_special(special)
+
+    @property
+    def run_page(self) -> RunPage:
+        """Where this vCPU and its engine share state."""
+        return self.vcpu.run_page
+
+    def __getitem__(self, name: str) -> int:
+        """A register or a part of one by name (`rax`, `eax`, `ah`). Raises ConfigurationError for an unknown name."""
+        part = PARTS.get(name.lower())
+        if part is None:
+            raise unknown_register(name)
+        value: int = getattr(self.vcpu.get_registers(), part.full)
+        return (value >> part.shift) % part.limit
+
+    def set(self, **values: int) -> None:
+        """Set registers or parts of them by name; the rest keep their values. Raises ConfigurationError for bad ones."""
+        self.vcpu.set_registers(with_parts(self.vcpu.get_registers(), values))
+
+    @property
+    def pc_gva(self) -> int:
+        """The linear address of the next instruction: CS base plus RIP, 32 bits wide outside 64-bit mode."""
+        special = self.vcpu.get_special()
+        rip = self.vcpu.get_registers().rip
+        if special.cs.l and special.efer & EFER_LMA:
+            return rip
+        return (special.cs.base + rip) & 0xFFFFFFFF
+
+    @property
+    def bits(self) -> int:
+        """The default operand and address size of the code that runs: 16, 32 or 64 (SDM 3A 5.2.1, 3.4.5)."""
+        special = self.vcpu.get_special()
+        if special.cs.l and special.efer & EFER_LMA:
+            return 64
+        return 32 if special.cs.db and special.cr0 & CR0_PE else 16
+
+    def translate(self, gva: int) -> EngineTranslation:
+        """The engine's own answer where `gva` lies in guest-physical memory."""
+        return self.vcpu.translate(gva)
+
+    def as_dict(self) -> dict[str, int]:
+        """The registers by name, for reports."""
+        return asdict(self.vcpu.get_registers())
+
+
+def unknown_register(name: str) -> ConfigurationError:
+    """The error for a name that is no register's."""
+    return ConfigurationError(
+        f"there is no register called {name!r}",
+        hint=f"registers: {', '.join(REGISTERS)}, and their parts (eax, ax, al, ah)",
+    )
+
+
+def with_parts(registers: Registers, values: dict[str, int]) -> Registers:
+    """A copy of `registers` with the named registers or parts set, upper halves cleared as the processor does it.
+
+    Negative values stand for their two's complement. Raises ConfigurationError for an unknown name or a value that
+    does not fit.
+    """
+    changed: dict[str, int] = {}
+    for name, value in values.items():
+        part = PARTS.get(name.lower())
+        if part is None:
+            raise unknown_register(name)
+        if not -(part.limit >> 1) <= value < part.limit:
+            raise ConfigurationError(f"{value:#x} does not fit register {name} ({part.width} bits)")
+        before = changed.get(part.full, getattr(registers, part.full))
+        kept = 0 if part.zero_extends else before & ~((part.limit - 1) << part.shift)
+        changed[part.full] = kept | (value % part.limit) << part.shift
+    return replace(registers, **changed)

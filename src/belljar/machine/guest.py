@@ -1,0 +1,93 @@
+"""What a user's word for a guest stands for: a sample, a file or bytes; its code, its mode, where it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from belljar import samples
+from belljar.boot import Image, load, load_bytes
+from belljar.errors import ConfigurationError, LoadError
+from belljar.machine.config import MachineConfig
+from belljar.memory import GuestMemory
+from belljar.x86.modes import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest ready to be put into a machine. `per_vcpu_registers[i]` are the start registers of vCPU i, by name."""
+
+    name: str
+    image: Image
+    mode: str
+    page_size: int | None
+    cpl: int
+    cpus: int
+    per_vcpu_registers: Sequence[Mapping[str, int]] = ()
+    idt_handlers: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def entry_gva(self) -> int:
+        """Where execution starts."""
+        return self.image.entry_gva
+
+    def registers_of(self, index: int) -> Mapping[str, int]:
+        """The start registers of one vCPU that the guest itself suggests."""
+        return self.per_vcpu_registers[index] if index < len(self.per_vcpu_registers) else {}
+
+    def place(self, memory: GuestMemory, structures: Sequence[Placement]) -> None:
+        """Copy the guest into memory. LoadError if it does not fit, or overlaps what its mode needs there."""
+        for segment in self.image.segments:
+            for placed in structures:
+                if segment.gpa < placed.gpa + placed.size and placed.gpa < segment.gpa + segment.memory_size:
+                    raise LoadError(
+                        f"{self.name}: its bytes at guest-physical {segment.gpa:#x} would overwrite the {placed.name} "
+                        f"at {placed.gpa:#x}",
+                        hint="give the machine more --memory; page tables, GDT and stacks lie at the end of it",
+                    )
+        self.image.place(memory)
+
+
+def resolve(config: MachineConfig) -> Guest:
+    """The guest that a configuration names. Raises ConfigurationError (no such sample or file), LoadError (a bad one)."""
+    if isinstance(config.guest, str) and config.guest in samples.NAMES:
+        return _from_sample(config, samples.get(config.guest))
+    if isinstance(config.guest, (bytes, bytearray, memoryview)):
+        image = load_bytes(bytes(config.guest), "guest", load_gpa=config.load_gpa, entry_gva=config.entry_gva)
+    else:
+        path = Path(config.guest)
+        if isinstance(config.guest, str) and "/" not in config.guest and not path.exists():
+            raise samples.unknown(config.guest)
+        image = load(path, load_gpa=config.load_gpa, entry_gva=config.entry_gva)
+    return Guest(
+        name=image.name,
+        image=image,
+        mode=config.mode or image.mode or "real",
+        page_size=config.page_size,
+        cpl=config.cpl or 0,
+        cpus=config.cpus or 1,
+    )
+
+
+def _from_sample(config: MachineConfig, sample: samples.Sample) -> Guest:
+    """A sample runs where and how its listing says; options that would make it another program are refused."""
+    for option, value in (("load", config.load_gpa), ("entry", config.entry_gva)):
+        if value is not None:
+            raise ConfigurationError(
+                f"sample {sample.name} lies and starts at {sample.load_gpa:#x}", hint=f"leave --{option} away"
+            )
+    if config.mode is not None and config.mode != sample.mode:
+        raise ConfigurationError(
+            f"sample {sample.name} is written for mode {sample.mode}", hint=f"leave --mode {config.mode} away"
+        )
+    return Guest(
+        name=sample.name,
+        image=sample.image(),
+        mode=sample.mode,
+        page_size=config.page_size or sample.page_size,
+        cpl=sample.cpl if config.cpl is None else config.cpl,
+        cpus=config.cpus or sample.cpus,
+        per_vcpu_registers=sample.registers,
+        idt_handlers=sample.idt_handlers,
+    )

@@ -1,0 +1,283 @@
+"""A machine: memory, vCPUs, buses and devices on an engine.
+
+with Machine("hello-long") as machine:
+    result = machine.run(timeout=1)
+    print(machine.console, machine.cpu.rax, machine.memory.read_u8(0x400))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from belljar.devices.bus import Bus, LockedBus
+from belljar.devices.console import Capture
+from belljar.devices.debug_console import DebugConsole
+from belljar.devices.debug_exit import DebugExit
+from belljar.devices.serial import Serial
+from belljar.engine import DebugControl, Engine, Vm, Watchpoint
+from belljar.errors import ClosedError, ConfigurationError, GuestMemoryError
+from belljar.exits import Debug, Exit
+from belljar.machine.config import MachineConfig
+from belljar.machine.cpu import Cpu, with_parts
+from belljar.machine.crash import describe_exit
+from belljar.machine.guest import Guest, resolve
+from belljar.machine.result import End, RunResult
+from belljar.machine.runner import Observer, Runner
+from belljar.machine.select import select_engine
+from belljar.memory import GuestMemory
+from belljar.x86 import modes
+
+
+class Machine:
+    """A guest on an engine, ready to run. Takes the options of `MachineConfig`; a context manager that gives everything back.
+
+    Raises ConfigurationError, LoadError, EngineUnavailable or ModeUnsupported, and then leaves nothing behind.
+    """
+
+    def __init__(self, guest: Any, **options: Any) -> None:
+        started_ns = time.perf_counter_ns()
+        try:
+            self.config = MachineConfig(guest, **options)
+        except TypeError as error:
+            raise ConfigurationError(f"Machine: {str(error).removeprefix('MachineConfig.__init__() ')}") from None
+        self.config.check()
+        self.guest: Guest = resolve(self.config)
+        self.timings_ns: dict[str, int] = {}
+        self._closed = False
+        self._owns_engine = not hasattr(self.config.engine, "create_vm")
+        self.engine_reason = ""
+        self.vm: Vm | None = None
+        self.cpus: tuple[Cpu, ...] = ()
+        self.memory = GuestMemory()
+        self.engine: Engine
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        self.timings_ns["create"] = time.perf_counter_ns() - started_ns
+
+    def _build(self) -> None:
+        self.engine, self.engine_reason = select_engine(self.config.engine, self.guest)
+        self.vm = self.engine.create_vm()
+        for gpa, size in self.config.memory_layout():
+            region = self.memory.add(
+                gpa, size, name="ram", mergeable=self.config.mergeable, huge_pages=self.config.huge_pages
+            )
+            self.vm.map(region)
+        self.setup = self._load()
+        vcpus = []
+        for index, state in enumerate(self.setup.states):
+            vcpu = self.vm.create_vcpu(index)
+            vcpus.append(vcpu)
+            registers = {**self.guest.registers_of(index), **self.config.registers}
+            if registers:
+                state.registers = with_parts(state.registers, registers)
+            vcpu.set_state(state, self.guest.mode)
+        self.cpus = tuple(Cpu(vcpu) for vcpu in vcpus)
+        self._attach_devices()
+        self._breakpoints: set[int] = set()
+        self._watchpoints: set[Watchpoint] = set()
+        self._runner = Runner(self.engine, self.cpus, self.bus, lambda exit: describe_exit(self, exit))
+
+    def _load(self) -> modes.Setup:
+        """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
+        low_size = self.config.memory_layout()[0][1]
+        setup = modes.build(
+            self.guest.mode,
+            write=self.memory.write,
+            memory_size=self.config.memory,
+            top_gpa=low_size,
+            entry_gva=self.guest.entry_gva,
+            page_size=self.guest.page_size,
+            cpl=self.guest.cpl,
+            cpus=self.guest.cpus,
+            idt_handlers=self.guest.idt_handlers,
+        )
+        self.guest.place(self.memory, setup.placements)
+        return setup
+
+    def _attach_devices(self) -> None:
+        self._capture = Capture() if self.config.output is None else None
+        output = self.config.output or self._capture
+        assert output is not None
+        self.bus: Bus = LockedBus() if len(self.cpus) > 1 else Bus()
+        self.devices = (
+            DebugConsole(output),
+            Serial(output, self.config.input),
+            DebugExit(self._debug_exit),
+        )
+        assert self.vm is not None
+        for device in self.devices:
+            self.bus.attach(device)
+            for port in getattr(device, "batched_ports", ()):
+                self.vm.batch_writes(port)
+
+    def _debug_exit(self, status: int) -> None:
+        self._runner.finish(End.DEBUG_EXIT, f"the guest asked to end with status {status}", status=status)
+
+    # -- using it ------------------------------------------------------------------------------------------------
+
+    @property
+    def cpu(self) -> Cpu:
+        """The first vCPU."""
+        return self.cpus[0]
+
+    @property
+    def console(self) -> bytes:
+        """What the guest printed, if the machine was made without an `output` of the caller's; at most `CAPTURE_LIMIT` bytes."""
+        return self._capture.getvalue() if self._capture is not None else b""
+
+    @property
+    def result(self) -> RunResult | None:
+        """How the last run ended; None before the first and while one goes on."""
+        return self._runner.result
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run going on should be over by now; what waits on the guest's behalf must then stop waiting."""
+        return self._closed or self._runner.ending
+
+    def run(
+        self, *, timeout: float | None = None, instructions: int | None = None, observer: Observer | None = None
+    ) -> RunResult:
+        """Run until the guest ends, `timeout` seconds pass, exactly `instructions` were executed, `stop()` or a breakpoint.
+
+        `observer` is called with every exit after its device served it. After an end that is not the guest's own (time
+        limit, stop, breakpoint, instruction limit), calling `run` again continues; after a halt it continues behind the
+        HLT. KeyboardInterrupt and exceptions of observers stop all vCPUs and propagate.
+        """
+        self._check_open()
+        started_ns = time.perf_counter_ns()
+        stepped = self._step_off_breakpoints()
+        if stepped is not None:
+            return stepped
+        result = self._runner.run(
+            timeout=timeout, instructions=instructions, observer=observer, in_turn=self._debugging
+        )
+        self.timings_ns["run"] = time.perf_counter_ns() - started_ns
+        return result
+
+    def exits(self, *, timeout: float | None = None) -> Iterator[Exit]:
+        """Run and iterate over every exit, each already served by its device; the whole machine stands still meanwhile.
+
+        The last item is the exit that ended the run; `result` then says how. Breaking off is fine; `run` continues.
+        """
+        self._check_open()
+        return self._runner.exits(timeout=timeout)
+
+    def step(self, cpu: Cpu | None = None) -> RunResult:
+        """Execute one instruction on one vCPU; End.DEBUG unless that instruction ended the guest."""
+        self._check_open()
+        cpu = cpu or self.cpu
+        cpu.vcpu.set_debug(DebugControl(single_step=True))
+        try:
+            others = [(other, other.halted) for other in self.cpus if other is not cpu]
+            for other, _ in others:
+                other.halted = True
+            result = self._runner.run(timeout=None, instructions=None, observer=None, in_turn=True)
+            for other, halted in others:
+                other.halted = halted
+            return result
+        finally:
+            self._apply_debug()
+
+    def stop(self) -> None:
+        """End the run that is going on, or else the next one. From any thread, in every state of the guest."""
+        self._runner.stop()
+
+    # -- breakpoints ---------------------------------------------------------------------------------------------
+
+    @property
+    def _debugging(self) -> bool:
+        return bool(self._breakpoints or self._watchpoints)
+
+    def add_breakpoint(self, gva: int) -> None:
+        """Stop before the instruction at linear address `gva`. FeatureUnsupported past the engine's number (KVM: 4)."""
+        self._breakpoints.add(gva)
+        self._apply_debug(undo=lambda: self._breakpoints.discard(gva))
+
+    def remove_breakpoint(self, gva: int) -> None:
+        """Take a breakpoint away; harmless if there is none."""
+        self._breakpoints.discard(gva)
+        self._apply_debug()
+
+    def add_watchpoint(self, gva: int, size: int = 1, *, on_read: bool = False) -> None:
+        """Stop after a write (or any access) to `size` (1, 2, 4, 8) bytes at linear address `gva`, which is a multiple of it."""
+        if size not in (1, 2, 4, 8) or gva % size:
+            raise ConfigurationError(f"a watchpoint covers 1, 2, 4 or 8 aligned bytes, not {size} at {gva:#x}")
+        watchpoint = Watchpoint(gva, size, on_read)
+        self._watchpoints.add(watchpoint)
+        self._apply_debug(undo=lambda: self._watchpoints.discard(watchpoint))
+
+    def remove_watchpoint(self, gva: int) -> None:
+        """Take the watchpoints at `gva` away."""
+        self._watchpoints = {point for point in self._watchpoints if point.gva != gva}
+        self._apply_debug()
+
+    def _apply_debug(self, undo: Any = None) -> None:
+        control = DebugControl(
+            breakpoints_gva=tuple(sorted(self._breakpoints)),
+            watchpoints=tuple(sorted(self._watchpoints, key=lambda point: point.gva)),
+        )
+        try:
+            for cpu in self.cpus:
+                cpu.vcpu.set_debug(control)
+        except BaseException:
+            if undo is not None:
+                undo()
+            raise
+
+    def _step_off_breakpoints(self) -> RunResult | None:
+        """Execute the instruction under a breakpoint at which a vCPU stands; a result if that already ended the run."""
+        if not self._breakpoints:
+            return None
+        for cpu in self.cpus:
+            if cpu.halted or cpu.pc_gva not in self._breakpoints:
+                continue
+            result = self.step(cpu)
+            if result.end is not End.DEBUG:
+                return result
+            if isinstance(result.exit, Debug) and cpu.pc_gva in self._breakpoints:
+                return result
+        return None
+
+    def peek_code(self, cpu: Cpu, limit: int = 15) -> bytes:
+        """Up to `limit` bytes at the vCPU's next instruction, as the guest would fetch them; fewer where memory ends."""
+        code = b""
+        gva = cpu.pc_gva
+        while len(code) < limit:
+            found = cpu.translate(gva + len(code))
+            size = min(limit - len(code), 0x1000 - found.gpa % 0x1000)
+            if not found.valid:
+                break
+            try:
+                code += self.memory.read(found.gpa, size)
+            except GuestMemoryError:
+                break
+        return code
+
+    # -- giving back ---------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this machine is closed")
+
+    def close(self) -> None:
+        """Give back vCPUs, VM, memory and the engine if the machine opened it. Harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.vm is not None:
+            self.vm.close()
+        self.memory.close()
+        if self._owns_engine and getattr(self, "engine", None) is not None:
+            self.engine.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()

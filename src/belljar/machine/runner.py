@@ -1,0 +1,216 @@
+"""The run loop: vCPUs on threads or in turn, until something ends the run.
+
+An engine that wants threads gets one for each vCPU; the only vCPU of a machine runs on the caller's. Where the machine
+must stand still as soon as one vCPU stops (iterating over exits, stepping, breakpoints), and on an engine that wants no
+threads, vCPUs run in turn, a slice each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock, Thread
+
+from belljar.engine import Bus, Engine
+from belljar.exits import Exit, ExitReason, SystemEvent
+from belljar.machine.cpu import Cpu
+from belljar.machine.result import STATUS, End, RunResult
+
+TURN_NS = 2_000_000
+"""How long a vCPU runs before it is another's turn, on an engine that cannot count instructions."""
+
+TURN_INSTRUCTIONS = 10_000
+"""The same on an engine that can."""
+
+KVM_SYSTEM_EVENT_SHUTDOWN, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_CRASH = 1, 2, 3
+"""api.rst 5, KVM_EXIT_SYSTEM_EVENT."""
+
+Observer = Callable[[Exit], None]
+
+
+class Runner:
+    """Runs the vCPUs of one machine. `describe` turns an exit that ends a run badly into a sentence."""
+
+    def __init__(self, engine: Engine, cpus: Sequence[Cpu], bus: Bus, describe: Callable[[Exit], str]) -> None:
+        self._engine = engine
+        self._cpus = cpus
+        self._bus = bus
+        self._describe = describe
+        self._lock = Lock()
+        self._deadline_ns: int | None = None
+        self._failure: BaseException | None = None
+        self.result: RunResult | None = None
+        self._stop_requested = False
+        self._running = False
+
+    @property
+    def ending(self) -> bool:
+        """Whether the current run should be over: it has an end, was told to stop, or is past its time limit."""
+        if self.result is not None or self._stop_requested or self._failure is not None:
+            return True
+        return self._deadline_ns is not None and time.monotonic_ns() >= self._deadline_ns
+
+    def finish(self, end: End, message: str, *, status: int | None = None, cpu: Cpu | None = None,
+               exit: Exit | None = None) -> None:  # fmt: skip
+        """End the run; the first end counts. From any thread, and from a device in the middle of an access."""
+        with self._lock:
+            if self.result is None:
+                chosen = STATUS[end] if status is None else status
+                self.result = RunResult(end, chosen, message, None if cpu is None else cpu.index, exit)
+        self._kick_all()
+
+    def stop(self) -> None:
+        """End the run that is going on, or else the next one, with End.STOPPED. From any thread."""
+        self._stop_requested = True
+        self._kick_all()
+
+    def _kick_all(self) -> None:
+        for cpu in self._cpus:
+            cpu.vcpu.kick()
+
+    def run(
+        self, *, timeout: float | None, instructions: int | None, observer: Observer | None, in_turn: bool
+    ) -> RunResult:
+        """Run to an end. Exceptions of devices and observers, and KeyboardInterrupt, stop all vCPUs and propagate."""
+        started_ns = self._begin(timeout)
+        active = [cpu for cpu in self._cpus if not cpu.halted]
+        if len(active) > 1 and self._engine.threaded and not in_turn:
+            self._run_threads(active, observer)
+        else:
+            for _ in self._turns(active, observer, instructions, single_exit=False):
+                pass
+        return self._conclude(started_ns)
+
+    def exits(self, *, timeout: float | None) -> Iterator[Exit]:
+        """Run, vCPUs in turn, and give every exit after its device has served it; the machine stands still meanwhile."""
+        started_ns = self._begin(timeout)
+        yield from self._turns([cpu for cpu in self._cpus if not cpu.halted], None, None, single_exit=True)
+        self._conclude(started_ns)
+
+    def _begin(self, timeout: float | None) -> int:
+        now = time.monotonic_ns()
+        self._deadline_ns = None if timeout is None else now + int(timeout * 1e9)
+        self.result = None
+        self._failure = None
+        if all(cpu.halted for cpu in self._cpus):
+            for cpu in self._cpus:
+                cpu.halted = False  # running on after the end of everything continues behind the HLT
+        return now
+
+    def _conclude(self, started_ns: int) -> RunResult:
+        self._stop_requested = False
+        self._deadline_ns = None
+        if self._failure is not None:
+            raise self._failure
+        assert self.result is not None
+        ended = self.result
+        self.result = RunResult(
+            ended.end, ended.status, ended.message, ended.vcpu, ended.exit, time.monotonic_ns() - started_ns
+        )
+        return self.result
+
+    def _run_threads(self, active: Sequence[Cpu], observer: Observer | None) -> None:
+        threads = [
+            Thread(target=self._thread, args=(cpu, active, observer), name=f"belljar-vcpu{cpu.index}", daemon=True)
+            for cpu in active
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException as interruption:
+            self._failure = interruption
+            self._kick_all()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+
+    def _thread(self, cpu: Cpu, active: Sequence[Cpu], observer: Observer | None) -> None:
+        try:
+            while self.result is None and self._failure is None and not cpu.halted:
+                reason = cpu.vcpu.run(self._bus, deadline_ns=self._deadline_ns, observer=observer)
+                self._settle(cpu, reason, active)
+        except BaseException as failure:
+            self._failure = self._failure or failure
+            self._kick_all()
+
+    def _turns(
+        self, active: Sequence[Cpu], observer: Observer | None, instructions: int | None, *, single_exit: bool
+    ) -> Iterator[Exit]:
+        """Run vCPUs in turn; yields exits if `single_exit`, else nothing."""
+        alone = len(active) == 1
+        budget = instructions
+        while self.result is None:
+            for cpu in active:
+                if cpu.halted or self.result is not None:
+                    continue
+                slice_ns, slice_instructions = self._slice(alone, budget)
+                before = cpu.vcpu.instructions_retired() if budget is not None else 0
+                reason = cpu.vcpu.run(
+                    self._bus,
+                    deadline_ns=slice_ns,
+                    instructions=slice_instructions,
+                    single_exit=single_exit,
+                    observer=observer,
+                )
+                if budget is not None:
+                    budget -= cpu.vcpu.instructions_retired() - before
+                if single_exit and reason not in (ExitReason.INTERRUPTED, ExitReason.INSTRUCTION_LIMIT):
+                    yield cpu.vcpu.last_exit()
+                self._settle(cpu, reason, active)
+                if budget is not None and budget <= 0:
+                    self.finish(End.INSTRUCTION_LIMIT, f"{instructions} instructions were executed", cpu=cpu)
+
+    def _slice(self, alone: bool, budget: int | None) -> tuple[int | None, int | None]:
+        """The time and the number of instructions until the next vCPU's turn."""
+        if alone:
+            return self._deadline_ns, budget
+        if self._engine.threaded:
+            end_ns = time.monotonic_ns() + TURN_NS
+            return (end_ns if self._deadline_ns is None else min(end_ns, self._deadline_ns)), budget
+        return self._deadline_ns, TURN_INSTRUCTIONS if budget is None else min(TURN_INSTRUCTIONS, budget)
+
+    def _settle(self, cpu: Cpu, reason: ExitReason, active: Sequence[Cpu]) -> None:
+        """What a returned reason means for the run: an end, a halted vCPU, or nothing."""
+        if reason in (ExitReason.IO, ExitReason.MMIO):
+            return
+        if reason is ExitReason.HLT:
+            self._halt(cpu, active)
+        elif reason is ExitReason.INTERRUPTED:
+            self._interrupted(cpu)
+        elif reason in (ExitReason.SHUTDOWN, ExitReason.FAIL_ENTRY):
+            self._finish_badly(End.CRASH, cpu)
+        elif reason is ExitReason.DEBUG:
+            self.finish(End.DEBUG, "stopped for the debugger", cpu=cpu, exit=cpu.vcpu.last_exit())
+        elif reason is ExitReason.SYSTEM_EVENT:
+            self._system_event(cpu)
+        elif reason is not ExitReason.INSTRUCTION_LIMIT:
+            self._finish_badly(End.GAVE_UP, cpu)
+
+    def _halt(self, cpu: Cpu, active: Sequence[Cpu]) -> None:
+        cpu.halted = True
+        with self._lock:
+            last = all(other.halted for other in active)
+        if last:
+            self.finish(End.HALT, "the guest halted", cpu=cpu)
+
+    def _interrupted(self, cpu: Cpu) -> None:
+        if self._stop_requested:
+            self.finish(End.STOPPED, "the run was stopped", cpu=cpu)
+        elif self._deadline_ns is not None and time.monotonic_ns() >= self._deadline_ns:
+            self.finish(End.TIMEOUT, "the time limit was reached", cpu=cpu)
+
+    def _finish_badly(self, end: End, cpu: Cpu) -> None:
+        exit = cpu.vcpu.last_exit()
+        self.finish(end, self._describe(exit), cpu=cpu, exit=exit)
+
+    def _system_event(self, cpu: Cpu) -> None:
+        exit = cpu.vcpu.last_exit()
+        kind = exit.type if isinstance(exit, SystemEvent) else 0
+        if kind == KVM_SYSTEM_EVENT_SHUTDOWN:
+            self.finish(End.POWER_OFF, "the guest powered off", cpu=cpu, exit=exit)
+        elif kind == KVM_SYSTEM_EVENT_RESET:
+            self.finish(End.RESET, "the guest asked for a reset", cpu=cpu, exit=exit)
+        else:
+            self.finish(End.CRASH, f"the guest reported a crash (system event {kind})", cpu=cpu, exit=exit)
