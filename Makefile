@@ -1,0 +1,49 @@
+# belljar: `make hello` sets everything up and greets; `make test` checks everything.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+COMPILED := $(shell find src/belljar -name '*.py' -path '*soft/processor*' -o -name '_loop.py' -o -name '*.pxd') setup.py
+
+.PHONY: hello test lint check soak bench clean
+
+hello: $(STAMP)
+	$(BIN)/belljar run hello-long
+
+# The interpreter must be new enough and have its headers: say so before a compiler does, in its own way.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "belljar needs Python 3.11 or later; say which with: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	    { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
+	    { echo "the C headers of this Python are missing; on Debian: apt-get install python3-dev" >&2; exit 1; }
+	@command -v gcc >/dev/null || { echo "a C compiler is missing; on Debian: apt-get install gcc" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): $(VENV)/bin/python pyproject.toml constraints.txt $(COMPILED)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python setup.py -q build_ext --inplace --parallel 2
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: $(STAMP)
+	$(BIN)/python -m pytest -m 'not soak'
+
+test: lint check
+
+# Hours rather than minutes: the million random guests, the long differential runs.
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak --timeout 14400
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src -name '*.so' -delete
