@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 COMPILED := $(shell find src/belljar -name '*.py' -path '*soft/processor*' -o -name '_loop.py' -o -name '*.pxd') setup.py
 
 .PHONY: hello test lint check soak bench clean
@@ -23,8 +24,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): $(VENV)/bin/python pyproject.toml constraints.txt $(COMPILED)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python setup.py -q build_ext --inplace --parallel 2
+	$(PIP) -c constraints.txt cython setuptools wheel
+	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
 lint: $(STAMP)
