@@ -1,0 +1,1 @@
+"""Measurements against yardsticks: `make bench`, or `python -m benchmarks kvm` for one part."""
