@@ -1,0 +1,50 @@
+"""What tests share: which engines this host has, and the promise that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from belljar.engine import ENGINES, Engine, open_engine
+from belljar.errors import EngineUnavailable
+
+
+def open_or_skip(name: str) -> Engine:
+    """The engine, or a skip that says why this host does not have it."""
+    try:
+        return open_engine(name)
+    except EngineUnavailable as error:
+        pytest.skip(f"{name}: {error.message}")
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each engine in turn."""
+    opened = open_or_skip(request.param)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def kvm() -> Iterator[Engine]:
+    """The KVM engine."""
+    opened = open_or_skip("kvm")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def leaves_nothing() -> Iterator[None]:
+    """File descriptors, threads and mappings of guest memory are as many after the test as before."""
+    before = _possessions()
+    yield
+    assert _possessions() == before
+
+
+def _possessions() -> tuple[int, int, int]:
+    maps = Path("/proc/self/maps").read_text()
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), maps.count("memfd:")
