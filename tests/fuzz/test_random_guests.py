@@ -1,7 +1,7 @@
 """Random bytes as guests: they may crash themselves, and nothing else.
 
-`make test` runs 10,000 of them on each engine, `make soak` a million. Every run is bounded in time, ends in one of the ways a run may
-end, and leaves no descriptor, thread or mapping behind.
+`make test` runs 10,000 of them on each engine, `make soak` a million. Every run is bounded in time, ends in one of the ways a run
+may end, and leaves no descriptor, thread or mapping behind.
 """
 
 from __future__ import annotations
