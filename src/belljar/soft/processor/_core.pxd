@@ -1,0 +1,440 @@
+# The processor's structures, status codes and function types: what pure Python mode cannot declare by itself.
+# Everything here is visible, without an import, in each of core/*.py.
+
+from libc.stdint cimport int8_t as i8, int16_t as i16, int32_t as i32, int64_t as i64
+from libc.stdint cimport uint8_t as u8, uint16_t as u16, uint32_t as u32, uint64_t as u64
+
+cdef extern from *:
+    bint likely(bint) noexcept nogil
+    bint unlikely(bint) noexcept nogil
+    int count_ones "__builtin_popcountll"(u64) noexcept nogil
+    int leading_zeros "__builtin_clzll"(u64) noexcept nogil   # undefined for 0
+    int trailing_zeros "__builtin_ctzll"(u64) noexcept nogil  # undefined for 0
+    u64 byte_swap64 "__builtin_bswap64"(u64) noexcept nogil
+    u32 byte_swap32 "__builtin_bswap32"(u32) noexcept nogil
+    ctypedef unsigned long long u128 "unsigned __int128"
+    ctypedef long long i128 "__int128"
+
+# Literals above 31 bits would be Python objects: constants of 64 bits get their value in C's notation here.
+cdef extern from *:
+    const u64 LOW32 "0xFFFFFFFFULL"
+    const u64 ALL_ONES "0xFFFFFFFFFFFFFFFFULL"
+    const u64 PAGE_MASK "0xFFFFFFFFFFFFF000ULL"
+    const u64 CR0_PG "0x80000000ULL"
+    const u64 SIGN_BIT "0x8000000000000000ULL"
+
+# ---------------------------------------------------------------------------------------------- status codes
+# What every operation answers. Anything but NEXT unwinds to the run loop.
+cdef enum:
+    NEXT = 0     # done; go on with the next instruction of the block
+    BRANCH = 1   # done; cpu.rip already holds the address of the next instruction; the block ends here
+    FAULT = 2    # an exception waits in cpu.exception; nothing of the instruction was committed; run loop delivers
+    EXIT = 3     # a VM exit was carried out (VMCS written); leave run()
+    AGAIN = 4    # not finished (REP with progress, stop asked for): same RIP again after a look at events; not retired
+    STOP = 5     # the instruction budget of this slice is used up; cpu.rip is exact
+
+# ---------------------------------------------------------------------------------------------- numbers
+cdef enum:
+    RAX = 0
+    RCX = 1
+    RDX = 2
+    RBX = 3
+    RSP = 4
+    RBP = 5
+    RSI = 6
+    RDI = 7
+
+cdef enum:  # segment numbers: the encoding order (SDM 2A 2.1.5), then the two system segments
+    ES = 0
+    CS = 1
+    SS = 2
+    DS = 3
+    FS = 4
+    GS = 5
+    LDTR = 6
+    TR = 7
+
+cdef enum:  # byte offsets into Cpu of 8-byte slots, as Insn names operands
+    SLOT_ZERO = 128
+    SLOT_RIP = 136
+    SLOT_BASE = 144   # + 8 * segment
+    SLOT_BIG = 208    # the constant 0x40000000
+
+cdef enum:  # exceptions (SDM 3A table 6-1)
+    EXC_DE = 0
+    EXC_DB = 1
+    EXC_NMI = 2
+    EXC_BP = 3
+    EXC_OF = 4
+    EXC_BR = 5
+    EXC_UD = 6
+    EXC_NM = 7
+    EXC_DF = 8
+    EXC_TS = 10
+    EXC_NP = 11
+    EXC_SS = 12
+    EXC_GP = 13
+    EXC_PF = 14
+    EXC_MF = 16
+    EXC_AC = 17
+    EXC_MC = 18
+    EXC_XM = 19
+
+cdef enum:  # RFLAGS (SDM 1 3.4.3)
+    FLAG_CF = 0x1
+    FLAG_ONE = 0x2
+    FLAG_PF = 0x4
+    FLAG_AF = 0x10
+    FLAG_ZF = 0x40
+    FLAG_SF = 0x80
+    FLAG_TF = 0x100
+    FLAG_IF = 0x200
+    FLAG_DF = 0x400
+    FLAG_OF = 0x800
+    FLAG_IOPL = 0x3000
+    FLAG_NT = 0x4000
+    FLAG_RF = 0x10000
+    FLAG_VM = 0x20000
+    FLAG_AC = 0x40000
+    FLAG_VIF = 0x80000
+    FLAG_VIP = 0x100000
+    FLAG_ID = 0x200000
+    FLAGS_ARITHMETIC = 0x8D5   # CF PF AF ZF SF OF: kept lazily, see core/flags.py
+
+cdef enum:  # CR0, CR4, EFER (SDM 3A 2.5, 2.2.1); bit 31 and above do not fit an enum
+    CR0_PE = 0x1
+    CR0_MP = 0x2
+    CR0_EM = 0x4
+    CR0_TS = 0x8
+    CR0_ET = 0x10
+    CR0_NE = 0x20
+    CR0_WP = 0x10000
+    CR0_AM = 0x40000
+    CR0_NW = 0x20000000
+    CR0_CD = 0x40000000
+    CR4_VME = 0x1
+    CR4_PVI = 0x2
+    CR4_TSD = 0x4
+    CR4_DE = 0x8
+    CR4_PSE = 0x10
+    CR4_PAE = 0x20
+    CR4_MCE = 0x40
+    CR4_PGE = 0x80
+    CR4_PCE = 0x100
+    CR4_OSFXSR = 0x200
+    CR4_OSXMMEXCPT = 0x400
+    CR4_UMIP = 0x800
+    CR4_LA57 = 0x1000
+    CR4_VMXE = 0x2000
+    CR4_FSGSBASE = 0x10000
+    CR4_PCIDE = 0x20000
+    CR4_OSXSAVE = 0x40000
+    CR4_SMEP = 0x100000
+    CR4_SMAP = 0x200000
+    CR4_PKE = 0x400000
+    EFER_SCE = 0x1
+    EFER_LME = 0x100
+    EFER_LMA = 0x400
+    EFER_NXE = 0x800
+
+cdef enum:  # segment attributes: the format of the VMCS access-rights fields (SDM 3C table 25-2)
+    AR_TYPE = 0xF
+    AR_ACCESSED = 0x1
+    AR_WRITABLE = 0x2       # data; code: readable
+    AR_DOWN = 0x4           # data: expand-down; code: conforming
+    AR_CODE = 0x8
+    AR_S = 0x10
+    AR_DPL_SHIFT = 5
+    AR_P = 0x80
+    AR_AVL = 0x1000
+    AR_L = 0x2000
+    AR_DB = 0x4000
+    AR_G = 0x8000
+    AR_UNUSABLE = 0x10000
+
+cdef enum:  # what an access is; the low two bits are the kind
+    ACCESS_READ = 0
+    ACCESS_WRITE = 1
+    ACCESS_FETCH = 2
+    ACCESS_KIND = 3
+    ACCESS_IMPLICIT = 8     # by the processor itself (descriptor tables, TSS, IDT): supervisor whatever the CPL (SDM 3A 4.6)
+
+cdef enum:  # bits of cpu.events: the run loop looks between blocks
+    EVENT_TIMER = 0x1       # the slice limit below is the VMX preemption timer's (V)
+    EVENT_STEP = 0x2        # one instruction at a time: TF, or a breakpoint is armed in DR7
+    EVENT_SHADOW = 0x4      # one instruction, then drop the interrupt shadow
+    EVENT_TRAP = 0x8        # cpu.pending_debug holds traps to deliver
+    EVENT_INTERRUPT = 0x10  # something may want in: injected, virtual or window (V decides in vmx_events)
+    EVENT_INACTIVE = 0x20   # cpu.activity is not ACTIVE
+    EVENT_MTF = 0x40        # monitor trap flag: VM exit after one instruction
+
+cdef enum:  # guest activity states (SDM 3C 25.4.2)
+    ACTIVE = 0
+    ACTIVITY_HLT = 1
+    ACTIVITY_SHUTDOWN = 2
+    ACTIVITY_SIPI = 3
+
+cdef enum:  # interruptibility state (SDM 3C table 25-3)
+    SHADOW_STI = 1
+    SHADOW_MOV_SS = 2
+    BLOCKED_SMI = 4
+    BLOCKED_NMI = 8
+
+cdef enum:  # cpu.exception_kind: how a vector came to be, in the VMCS's numbers (SDM 3C table 25-17)
+    KIND_EXTERNAL = 0
+    KIND_NMI = 2
+    KIND_HARDWARE = 3       # faults, traps and aborts of the processor
+    KIND_SOFTWARE = 4       # INT n
+    KIND_PRIVILEGED = 5     # INT1
+    KIND_SOFTWARE_EXC = 6   # INT3, INTO
+
+cdef enum:  # sizes
+    PAGE_SHIFT = 12
+    PAGE_SIZE = 4096
+    PAGE_OFFSET = 0xFFF
+    TLB_ENTRIES = 1024      # a power of two
+    TLB_FETCH_ENTRIES = 256
+    TLB_CONTEXTS = 3        # 0 supervisor, 1 user, 2 supervisor with SMAP lifted by AC
+    BLOCK_INSNS = 48        # at most so many instructions in one block
+    JUMP_BITS = 16          # log2 of the look-up table from linear addresses to blocks
+    HASH_BITS = 14          # log2 of the table from physical addresses to blocks
+    SLICE = 16384           # instructions between two looks at the budget: bounds the stack should tail calls fail
+
+cdef enum:  # Insn.flags
+    INSN_ASIZE = 0x3        # address size: 0 = 64, 1 = 32, 2 = 16 bits
+    INSN_SLOW = 0x4         # the address needs masks, limit checks or both
+    INSN_OSIZE = 0x18       # log2 of the operand size in bytes, shifted by INSN_OSIZE_SHIFT
+    INSN_OSIZE_SHIFT = 3
+    INSN_REP = 0x20         # F3
+    INSN_REPNE = 0x40       # F2
+    INSN_MEM = 0x80         # ModRM names memory (or the form has an implicit memory operand)
+    INSN_PLAIN = 0x7        # none of these set: linear = base + (index << scale) + disp + segment base
+
+cdef enum:  # cpu.mode: what decoding depends on; part of cpu.bind and of a block's key
+    MODE_CODE = 0x3         # code size: 0 = 64, 1 = 32, 2 = 16 bits
+    MODE_STACK = 0xC        # stack address size in the same coding, shifted by 2
+    MODE_FLAT = 0x10        # ES, SS, DS flat and of 4 GiB (or 64-bit mode)
+    MODE_DECODE = 0x1F      # the bits above
+    MODE_USER = 0x20        # CPL 3: fetches with user rights
+    MODE_CHECK_CS = 0x40    # CS has a base or a limit below 4 GiB: every block entry is checked, no chaining
+
+# ---------------------------------------------------------------------------------------------- structures
+ctypedef struct Cpu
+ctypedef struct Insn
+ctypedef struct Block
+
+# One predecoded instruction. Tail-threaded: handler(cpu, insn) ends by `return (insn+1).handler(cpu, insn+1)`.
+ctypedef int (*Handler)(Cpu *cpu, Insn *insn) noexcept nogil
+# An operation that runs with everything synchronized and may do anything; see complex_insn in core/run.py.
+ctypedef int (*Operation)(Cpu *cpu, Insn *insn) noexcept nogil
+
+ctypedef struct Insn:      # 32 bytes
+    Handler handler
+    i64 imm                # immediate, sign-extended; for near branches the target relative to the block's first byte
+    i32 disp               # displacement; RIP-relative: relative to the block's first byte
+    u16 offset             # of the instruction's first byte from the block's first byte
+    u8 length_segment      # bits 0-3 length in bytes, bits 4-7 segment number of the memory operand
+    u8 number              # position in the block, from 0
+    u8 reg                 # byte offset into Cpu of ModRM.reg (or of the opcode's register)
+    u8 rm                  # byte offset into Cpu of ModRM.rm if it is a register
+    u8 base                # slot of the base register (SLOT_ZERO: none; SLOT_RIP)
+    u8 index               # slot of the index register (SLOT_ZERO: none)
+    u8 segment             # slot of the segment base (SLOT_ZERO: none, or base 0 by definition)
+    u8 scale               # shift count for the index
+    u8 flags               # INSN_*
+    u8 operation           # complex instructions: index into operations[]
+
+ctypedef struct Block:     # a header of 64 bytes, then `count` Insn and one Insn that ends the block
+    u64 linear             # linear address of the first byte, as bound
+    u64 bind               # the cpu.bind under which `linear` is known to lead here; 0: nowhere (or dead)
+    u16 count
+    u16 mode               # MODE_DECODE bits it was decoded for
+    u16 bytes              # length of the code in bytes
+    u16 dead
+    u64 hpa                # of the first byte
+    u64 hpa_next_page      # of the second page's first byte when the one instruction crosses; else 0
+    Block *hash_next
+    Block *page_next       # next block of the page
+    Block *page_next2      # next block in the second page's list
+
+ctypedef struct Chain:     # overlays the Insn after a near branch: where it led the last time
+    Handler handler        # ends a block that falls through
+    Block *taken
+    Block *fallthrough
+    u64 unused
+
+ctypedef struct TlbEntry:
+    u64 tag                # linear page address; 1 = empty
+    u64 addend             # host address - linear address (wraps)
+
+ctypedef struct Segment:   # hidden part; the base is cpu.base[number]
+    u32 limit              # bytes, scaled
+    u32 attributes         # AR_*
+    u16 selector
+
+ctypedef struct Extent:
+    u64 hpa
+    u64 size
+    u8 *host
+
+ctypedef struct Host:      # one host-physical address space and the code decoded from it, shared by its processors
+    Extent *extents
+    int extent_count
+    int extent_room
+    u64 size               # hpa space handed out so far, bytes
+    u64 epoch              # last number given to a cpu.epoch
+    Cpu *cpus              # linked by cpu.next_cpu
+    Block **code_pages     # by hpa >> 12: blocks of that page; room for code_page_room pages
+    u64 code_page_room
+    Block **hash           # by physical address and mode
+    Block **jumps          # by linear address: a hint, always verified
+    u8 *arena              # current chunk for blocks
+    u64 arena_used
+    u64 arena_total        # bytes in all chunks
+    void *chunks           # list of chunks: each begins with a pointer to the one before
+
+ctypedef struct Vmcs:      # V: storage of one VMCS
+    u64 placeholder
+
+ctypedef struct Cpu:
+    # --- slots that Insn names by byte offset: keep the order (SLOT_*)
+    u64 gpr[16]
+    u64 zero
+    u64 rip                # at block entries: exact. Inside a block: address of the block's first byte
+    u64 base[8]            # segment bases: ES CS SS DS FS GS LDTR TR
+    u64 big                # 0x40000000
+    # --- lazy flags (core/flags.py)
+    u64 flag_result        # sign-extended: SF is its sign, PF the parity of its low byte
+    u64 flag_zero          # ZF is set when this is 0
+    u64 flag_x             # CF, OF, AF are those of x + y = z, all sign-extended
+    u64 flag_y
+    u64 flag_z
+    u64 rflags             # the other flags; arithmetic bits 0, bit 1 set
+    # --- the run loop
+    i64 remaining          # instructions left in this slice
+    i64 slice              # what `remaining` began with
+    u32 events             # EVENT_*; read together with `kicked` as one 64-bit word
+    u32 kicked             # set by kick() from any thread
+    u64 bind               # epoch << 16 | mode: which bound blocks are valid now
+    TlbEntry *tlb_read     # tables for the present context; an always-empty one when every access must be looked at
+    TlbEntry *tlb_write
+    TlbEntry *tlb_fetch
+    Host *host
+    Block **jumps          # host.jumps
+    u64 epoch              # renewed by each TLB flush
+    u64 retired            # instructions retired before this slice
+    u64 budget             # instructions still allowed by enter() after this slice
+    u32 mode               # MODE_*
+    u32 cpl
+    Insn *insn             # the instruction at work, for complex operations and after FAULT
+    u64 insn_rip           # its RIP (complex operations, faults)
+    u64 next_rip           # RIP of the instruction after it, wrapped to the code size
+    # --- pending exception (FAULT)
+    u32 exception          # vector
+    u32 exception_kind     # KIND_*
+    u32 exception_error
+    u32 exception_has_error
+    u64 exception_cr2      # #PF: linear address; #DB: bits to set in DR6
+    u64 pending_debug      # debug traps collected while an instruction ran: DR6 bits
+    # --- memory slow path
+    u8 bounce[64]          # stands for memory that cannot be touched in place
+    u64 bounce_linear
+    u8 *bounce_host[2]     # where the two parts go
+    u64 bounce_hpa[2]
+    u32 bounce_split       # bytes in the first part
+    u32 bounce_size
+    u32 code_hit           # a store reached decoded code: the block must end after this instruction
+    int memory_status      # FAULT or EXIT: why an access function answered NULL
+    u64 linear             # answer of slow_linear
+    u32 context            # TLB context of explicit accesses (0..2)
+    u32 address_mask_bits  # 64 in 64-bit mode, else 32: how wide linear addresses are
+    u8 *fill_host          # answer of tlb_fill: host address of the byte asked for
+    u64 fill_hpa           # its host-physical address
+    TlbEntry *tlb          # all tables: [context][read, write: TLB_ENTRIES each, fetch: TLB_FETCH_ENTRIES]
+    TlbEntry *tlb_none     # an empty table
+    # --- system state
+    Segment segment[8]
+    u64 gdt_base
+    u64 idt_base
+    u32 gdt_limit
+    u32 idt_limit
+    u64 cr0
+    u64 cr2
+    u64 cr3
+    u64 cr4
+    u64 cr8
+    u64 efer
+    u64 xcr0
+    u64 dr[8]              # 4 and 5 unused
+    u32 pkru
+    u32 activity           # ACTIVE...
+    u32 interruptibility   # SHADOW_* | BLOCKED_*
+    u32 stepped            # run loop: this instruction runs alone
+    u64 features[8]        # what exists: FEATURE_* bits (core/cpuid.py); consulted when decoding
+    # --- MSRs (S)
+    u64 star
+    u64 lstar
+    u64 cstar
+    u64 fmask
+    u64 kernel_gs_base
+    u64 sysenter_cs
+    u64 sysenter_esp
+    u64 sysenter_eip
+    u64 tsc_offset
+    u64 tsc_aux
+    u64 pat
+    u64 apic_base
+    u64 misc_enable
+    u64 debugctl
+    # --- VMX (V): valid while in_guest
+    u32 in_guest
+    u32 pin_controls
+    u32 primary_controls
+    u32 secondary_controls
+    u32 entry_controls
+    u32 exit_controls
+    u32 exception_bitmap
+    u32 exit_reason
+    u64 eptp               # 0: no EPT, guest-physical = host-physical
+    Vmcs *vmcs
+    Cpu *next_cpu
+
+cdef enum:  # features that can be switched off, by bit of cpu.features[0]; without one its instructions raise #UD
+    FEATURE_CMOV = 0
+    FEATURE_CX8 = 1
+    FEATURE_CX16 = 2
+    FEATURE_MOVBE = 3
+    FEATURE_POPCNT = 4
+    FEATURE_LZCNT = 5
+    FEATURE_BMI1 = 6
+    FEATURE_BMI2 = 7
+    FEATURE_ADX = 8
+    FEATURE_CRC32 = 9       # SSE4.2's one integer instruction
+    FEATURE_RDRAND = 10
+    FEATURE_RDSEED = 11
+    FEATURE_RDTSCP = 12
+    FEATURE_RDPID = 13
+    FEATURE_CLFLUSH = 14
+    FEATURE_CLFLUSHOPT = 15
+    FEATURE_CLWB = 16
+    FEATURE_SYSCALL = 17
+    FEATURE_SEP = 18
+    FEATURE_FSGSBASE = 19
+    FEATURE_SMEP = 20
+    FEATURE_SMAP = 21
+    FEATURE_UMIP = 22
+    FEATURE_INVPCID = 23
+    FEATURE_PCID = 24
+    FEATURE_PKU = 25
+    FEATURE_LA57 = 26
+    FEATURE_PAGE1G = 27
+    FEATURE_NX = 28
+    FEATURE_LAHF64 = 29
+    FEATURE_XSAVE = 30
+    FEATURE_MONITOR = 31
+
+cdef enum:  # basic exit reasons (SDM 3D appendix C); V: complete the list
+    EXIT_REASON_EXTERNAL_INTERRUPT = 1
+    EXIT_REASON_TRIPLE_FAULT = 2
+    EXIT_REASON_HLT = 12
+    EXIT_REASON_EPT_VIOLATION = 48

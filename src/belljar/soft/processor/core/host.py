@@ -1,0 +1,69 @@
+"""Host-physical memory: extents of the process's own memory behind one host-physical address space."""
+
+import cython
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def host_pointer(host: cython.pointer(Host), hpa: u64) -> cython.pointer(u8):
+    """Where the byte at `hpa` lies in this process; NULL if nothing backs it. Valid to the end of its 4 KiB page."""
+    low: cython.int = 0
+    high: cython.int = host.extent_count
+    middle: cython.int
+    while low < high:
+        middle = (low + high) >> 1
+        if host.extents[middle].hpa + host.extents[middle].size <= hpa:
+            low = middle + 1
+        else:
+            high = middle
+    if low == host.extent_count or hpa < host.extents[low].hpa:
+        return cython.NULL
+    return host.extents[low].host + (hpa - host.extents[low].hpa)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def page_has_code(host: cython.pointer(Host), hpa: u64) -> cython.bint:
+    """Whether blocks were decoded from the page of `hpa`, so that writes to it must be noticed."""
+    page: u64 = hpa >> PAGE_SHIFT
+    return page < host.code_page_room and host.code_pages[page] != cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def drop_write_entries(host: cython.pointer(Host), page_host: cython.pointer(u8)) -> cython.void:
+    """Take write permission to one page out of every processor's TLB, so that writes to it take the slow path."""
+    cpu: cython.pointer(Cpu) = host.cpus
+    entry: cython.pointer(TlbEntry)
+    page: u64 = cython.cast(u64, page_host) & PAGE_MASK
+    context: cython.int
+    i: cython.int
+    while cpu != cython.NULL:
+        for context in range(TLB_CONTEXTS):
+            entry = tlb_table(cpu, context, ACCESS_WRITE)
+            for i in range(TLB_ENTRIES):
+                if entry[i].tag != 1 and entry[i].tag + entry[i].addend == page:
+                    entry[i].tag = 1
+        cpu = cpu.next_cpu
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def host_reserve_code_pages(host: cython.pointer(Host), pages: u64) -> cython.bint:
+    """Make room in the table of pages with code for `pages` pages. False: out of memory."""
+    table: cython.pointer(cython.pointer(Block))
+    if pages <= host.code_page_room:
+        return True
+    table = cython.cast(cython.pointer(cython.pointer(Block)), calloc(pages, cython.sizeof(cython.pointer(Block))))
+    if table == cython.NULL:
+        return False
+    if host.code_pages != cython.NULL:
+        memcpy(table, host.code_pages, host.code_page_room * cython.sizeof(cython.pointer(Block)))
+        free(host.code_pages)
+    host.code_pages = table
+    host.code_page_room = pages
+    return True

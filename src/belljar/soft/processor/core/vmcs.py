@@ -1,0 +1,3 @@
+"""The VMCS: field encodings and storage."""
+
+import cython
