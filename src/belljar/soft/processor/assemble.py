@@ -56,14 +56,16 @@ TEMPLATE = re.compile(r"^# each (\w+): (.+)\n((?:@.+\n)+def (?:.|\n)+?)(?=\n\n\n
 def instantiate(match: re.Match[str], tables: dict[str, list[str]]) -> str:
     """One template written out for every combination of its parameters; its functions' names are added to `tables`."""
     table, parameters, body = match.groups()
-    names, values = zip(*((name, text.split(",")) for name, _, text in (p.partition("=") for p in parameters.split())))
+    pairs = [parameter.split("=") for parameter in parameters.split()]
+    names = [name for name, _ in pairs]
+    values = [text.split(",") for _, text in pairs]
     function = re.search(r"^def (\w+)", body, re.MULTILINE)
     assert function is not None
     written = []
     for combination in itertools.product(*values):
         replaced = body
         label = function[1]
-        for name, value in zip(names, combination):
+        for name, value in zip(names, combination, strict=True):
             word = re.compile(rf"(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])")
             replaced, label = word.sub(value, replaced), word.sub(value, label)
         tables.setdefault(table, []).append(label)
@@ -80,7 +82,9 @@ def assemble(folder: Path) -> Path:
         parts.append(TEMPLATE.sub(lambda match: instantiate(match, tables), text))
     declared = [f"{name}_table = cython.declare(Handler[{len(members)}])" for name, members in tables.items()]
     filled = ["    pass"]
-    filled += [f"    {name}_table[{i}] = {member}" for name, members in tables.items() for i, member in enumerate(members)]
+    filled += [
+        f"    {name}_table[{i}] = {member}" for name, members in tables.items() for i, member in enumerate(members)
+    ]
     parts.insert(1, "\n".join(declared) + "\n")
     parts.append(
         "@cython.cfunc\n@cython.nogil\n@cython.exceptval(check=False)\n"
