@@ -26,7 +26,7 @@ def disassemble_all(code: bytes, gva: int, bits: int) -> Iterator[Instruction]:
     formatter = Formatter(FormatterSyntax.NASM)
     formatter.space_after_operand_separator = True
     formatter.hex_prefix, formatter.hex_suffix = "0x", ""
-    formatter.uppercase_hex = False
+    formatter.uppercase_hex, formatter.branch_leading_zeros = False, False
     decoder = Decoder(bits, code, ip=gva)
     position = 0
     for instruction in decoder:
