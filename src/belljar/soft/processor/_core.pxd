@@ -272,6 +272,14 @@ ctypedef struct Segment:   # hidden part; the base is cpu.base[number]
     u32 attributes         # AR_*
     u16 selector
 
+ctypedef struct Descriptor: # one fetched from the GDT or LDT (S)
+    u64 gva                # linear address of its first byte
+    u64 raw                # the 8 bytes
+    u64 base               # of a segment or system segment (with fetch_high: 64 bits)
+    u32 limit              # bytes, scaled
+    u32 attributes         # AR_*
+    u32 selector           # as given, RPL included
+
 ctypedef struct Extent:
     u64 hpa
     u64 size
@@ -386,6 +394,12 @@ ctypedef struct Cpu:
     u64 apic_base
     u64 misc_enable
     u64 debugctl
+    u64 random             # state of the generator behind RDRAND and RDSEED; never 0
+    u32 io_string          # the instruction asking vmx_io is INS or OUTS
+    # --- the event under delivery (S): 0, or as in the VMCS's IDT-vectoring fields (SDM 3C 25.9.3)
+    u32 vectoring_info
+    u32 vectoring_error
+    u32 vectoring_length
     # --- VMX (V): valid while in_guest
     u32 in_guest
     u32 pin_controls
@@ -438,3 +452,26 @@ cdef enum:  # basic exit reasons (SDM 3D appendix C); V: complete the list
     EXIT_REASON_TRIPLE_FAULT = 2
     EXIT_REASON_HLT = 12
     EXIT_REASON_EPT_VIOLATION = 48
+
+cdef enum:  # S: how a descriptor fetch can end besides NEXT, FAULT and EXIT
+    OUTSIDE = 6             # the selector is null or beyond its table's limit
+
+cdef enum:  # types of system descriptors and gates (SDM 3A table 3-2); + 8: the 32-bit and 64-bit kind
+    SYSTEM_TSS16 = 1
+    SYSTEM_LDT = 2
+    SYSTEM_TSS16_BUSY = 3
+    SYSTEM_CALL16 = 4
+    SYSTEM_TASK = 5
+    SYSTEM_INTERRUPT16 = 6
+    SYSTEM_TRAP16 = 7
+    SYSTEM_TSS = 9
+    SYSTEM_TSS_BUSY = 11
+    SYSTEM_CALL = 12
+    SYSTEM_INTERRUPT = 14
+    SYSTEM_TRAP = 15
+
+cdef enum:  # where a task switch comes from, as the exit qualification has it (SDM 3C table 28-2)
+    TASK_CALL = 0
+    TASK_IRET = 1
+    TASK_JMP = 2
+    TASK_GATE = 3

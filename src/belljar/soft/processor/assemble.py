@@ -39,6 +39,7 @@ ORDER = (
     "cpuid",
     "debug",
     "walk",
+    "intercepts",
     "vmcs",
     "vmx",
     "operations",
