@@ -1,8 +1,9 @@
 """Every command and every example in the documentation is run, and must show what the page shows.
 
-In a `console` block, `$ ` begins a command and the lines below it are what it prints (stdout and stderr together), `...` standing for
-anything. All commands of a page run in one temporary folder, in order; `$ echo $?` gives the status of the command before. In a `python`
-block with `>>>`, doctest does the same; other `python` blocks are whole programs, and the `text` block after one is what they print.
+In a `console` block, `$ ` begins a command and the lines below it are what it prints (stdout and stderr together),
+`...` standing for anything. All commands of a page run in one temporary folder, in order; `$ echo $?` gives the
+status of the command before. In a `python` block with `>>>`, doctest does the same; other `python` blocks are whole
+programs, and the `text` block after one is what they print.
 """
 
 from __future__ import annotations
