@@ -244,6 +244,8 @@ def _check(request: _Request, top_gpa: int) -> None:
         if not 0 <= vector < VECTORS:
             raise ConfigurationError(f"there is no vector {vector}", hint=f"vectors are 0 to {VECTORS - 1}")
         _check_address(mode, f"the handler of vector {vector}", gva, 64 if mode.long else mode.bits)
+        if mode.name == "protected16" and gva // _SEGMENT_16 != request.entry_gva // _SEGMENT_16:
+            raise ConfigurationError(f"the handler of vector {vector} is not in the entry's 64 KiB, at {gva:#x}")
     if request.stack_top_gva is not None:
         top = request.stack_top_gva
         _check_address(mode, "the stack's end", top - 1, mode.bits)

@@ -5,7 +5,7 @@ The walker (`walker.py`) and the table builder (`tables.py`) are written once ag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 
 from belljar.x86.control import Cr0, Cr4, Efer
@@ -71,16 +71,14 @@ class Level:
     shift: int
     index_bits: int
     leaf: str
+    page_size: int = field(init=False)
+    """How many bytes an entry of this level spans."""
+    entries: int = field(init=False)
+    """How many entries a table of this level has."""
 
-    @property
-    def page_size(self) -> int:
-        """How many bytes an entry of this level spans."""
-        return 1 << self.shift
-
-    @property
-    def entries(self) -> int:
-        """How many entries a table of this level has."""
-        return 1 << self.index_bits
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "page_size", 1 << self.shift)
+        object.__setattr__(self, "entries", 1 << self.index_bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +92,12 @@ class PagingFormat:
     gva_bits: int
     root_mask: int
     """The bits of CR3 that are the root table's address."""
+    page_sizes: tuple[int, ...] = field(init=False)
+    """Every page size the format has, smallest first."""
 
-    @property
-    def page_sizes(self) -> tuple[int, ...]:
-        """Every page size the format has, smallest first."""
-        return tuple(level.page_size for level in reversed(self.levels) if level.leaf != "never")
+    def __post_init__(self) -> None:
+        sizes = tuple(level.page_size for level in reversed(self.levels) if level.leaf != "never")
+        object.__setattr__(self, "page_sizes", sizes)
 
     def canonical(self, gva: int) -> bool:
         """Whether `gva` is an address at all: canonical in the 64-bit formats (SDM 1 3.3.7.1), below 4 GiB in the others."""

@@ -140,17 +140,23 @@ class PageTableBuilder:
 
     def _fill(self, depth: int, table: Table, gva: int, end: int, gpa: int, page_size: int, flags: int) -> None:
         """Make the entries for `gva` to `end` in one table and, where pages are smaller, in those below it."""
-        level = table.level
-        span = level.page_size
+        span = table.level.page_size
         if span == page_size:
             self._fill_leaves(table, gva, (end - gva) // span, gpa, flags)
             return
+        below = depth + 1
+        leaves_below = self.paging.levels[below].page_size == page_size
         while gva < end:
-            stop = min((gva & -span) + span, end)
-            whole = stop - gva == span
-            child = self._child(depth, table, gva, create=bool(flags), keep=not whole)
-            if child is not None:
-                self._fill(depth + 1, child, gva, stop, gpa, page_size, flags)
+            stop = (gva & -span) + span
+            if stop > end:
+                stop = end
+            child = self._child(depth, table, gva, create=flags != 0, keep=stop - gva != span)
+            if child is None:
+                pass  # nothing is mapped there, and nothing shall be
+            elif leaves_below:
+                self._fill_leaves(child, gva, (stop - gva) // page_size, gpa, flags)
+            else:
+                self._fill(below, child, gva, stop, gpa, page_size, flags)
             gpa += stop - gva
             gva = stop
 

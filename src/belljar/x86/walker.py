@@ -150,6 +150,12 @@ class RightsFold:
         """Whether leaf entries carry a protection key."""
         return self._keys
 
+    @property
+    def significant(self) -> int:
+        """The bits of a folded entry that `rights` looks at under these control registers."""
+        bits = RW | US | (XD if self._nxe else 0) | (G if self._globals else 0)
+        return bits | (15 << PROTECTION_KEY_SHIFT if self._keys else 0)
+
     def combine(self, allowed: int, rules: LevelRules, raw: int) -> int:
         """`allowed` (RW, US, and XD for "may not execute") after one more entry."""
         if not rules.has_rights:
