@@ -10,8 +10,7 @@ nothing is relocated, because such a program's own start code does that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from belljar.boot.image import ADDRESS_SPACE_END, Image, ImageSegment, SegmentFlags, checked_image
 from belljar.boot.options import LoadOptions
@@ -70,8 +69,7 @@ def load(source: Source, options: LoadOptions) -> Image:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Program:
+class _Program(NamedTuple):
     """A program header; the fields have ELF's names without their `p_`. `where` names it in errors."""
 
     where: str

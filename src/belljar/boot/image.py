@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntFlag
 from itertools import pairwise
+from typing import NamedTuple
 
 from belljar.errors import LoadError
 from belljar.memory import GuestMemory
@@ -25,8 +25,7 @@ class SegmentFlags(IntFlag):
 RWX = SegmentFlags.READ | SegmentFlags.WRITE | SegmentFlags.EXECUTE
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSegment:
+class ImageSegment(NamedTuple):
     """`data` goes to guest-physical `gpa`; zeros follow it up to `memory_size` bytes in all."""
 
     gpa: int
@@ -43,8 +42,7 @@ class ImageSegment:
         return f"{self.gpa:#x}..{self.end_gpa - 1:#x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """A guest ready to be put into memory.
 
     `segments` are in the order of their addresses and do not overlap. `entry_gva` is where execution starts: bare guests

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from belljar.boot.image import Image, ImageSegment
 from belljar.x86.modes import MODES
@@ -12,8 +13,7 @@ LOAD_GPA = 0x1000
 """Where every sample lies and starts, so that guest-physical 0x400 is free for what the greetings leave there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line of a listing: `code` in hexadecimal, `text` as the disassembler writes it, and `why` it is there.
 
     Data is a line whose text starts with `db`. `label` names the line's address for readers.
@@ -49,8 +49,7 @@ def gva_of(listing: tuple[Line, ...], label: str) -> int:
     return next(gva for gva, line in addressed(listing) if line.label == label)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A sample guest. `registers[i]` are vCPU i's start registers by name; `idt_handlers` maps vectors to handlers' gva.
 
     `mode`, `page_size` (bytes, None for the mode's own) and `cpl` are what the host sets up before the first instruction.
@@ -64,7 +63,7 @@ class Sample:
     cpl: int = 0
     page_size: int | None = None
     registers: tuple[Mapping[str, int], ...] = ()
-    idt_handlers: Mapping[int, int] = field(default_factory=dict)
+    idt_handlers: Mapping[int, int] = MappingProxyType({})
 
     @property
     def load_gpa(self) -> int:
