@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from belljar import samples
 from belljar.boot import Image, load, load_bytes
@@ -53,13 +53,15 @@ def resolve(config: MachineConfig) -> Guest:
     """The guest that a configuration names. Raises ConfigurationError (no such sample or file), LoadError (a bad one)."""
     if isinstance(config.guest, str) and config.guest in samples.NAMES:
         return _from_sample(config, samples.get(config.guest))
+    load_gpa, entry_gva, memory_size = config.load_gpa, config.entry_gva, config.memory
     if isinstance(config.guest, (bytes, bytearray, memoryview)):
-        image = load_bytes(bytes(config.guest), "guest", load_gpa=config.load_gpa, entry_gva=config.entry_gva)
+        code = bytes(config.guest)
+        image = load_bytes(code, "guest", load_gpa=load_gpa, entry_gva=entry_gva, memory_size=memory_size)
     else:
-        path = Path(config.guest)
-        if isinstance(config.guest, str) and "/" not in config.guest and not path.exists():
+        # os.path.exists, not Path's, which raises for names that are too long.
+        if isinstance(config.guest, str) and "/" not in config.guest and not os.path.exists(config.guest):
             raise samples.unknown(config.guest)
-        image = load(path, load_gpa=config.load_gpa, entry_gva=config.entry_gva)
+        image = load(config.guest, load_gpa=load_gpa, entry_gva=entry_gva, memory_size=memory_size)
     return Guest(
         name=image.name,
         image=image,
