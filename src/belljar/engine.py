@@ -7,12 +7,12 @@ through `Engine.name` and the attributes below.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
 
 from belljar.errors import ConfigurationError, EngineUnavailable
 from belljar.exits import Exit, ExitReason
+from belljar.records import dataclass, field
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
 

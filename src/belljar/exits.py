@@ -7,9 +7,10 @@ KVM_EXIT_* (api.rst section 5) where it has one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
+
+from belljar.records import dataclass
 
 
 class ExitReason(IntEnum):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from belljar import samples
 from belljar.boot import Image, load, load_bytes
 from belljar.errors import ConfigurationError, LoadError
 from belljar.machine.config import MachineConfig
 from belljar.memory import GuestMemory
+from belljar.records import dataclass, field
 from belljar.x86.modes import Placement
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from belljar.exits import Exit
+from belljar.records import dataclass
 
 
 class End(Enum):

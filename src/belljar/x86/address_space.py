@@ -7,8 +7,8 @@ that was not finished says so.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 
+from belljar.records import dataclass, field
 from belljar.x86.paging import (
     MAX_PHYSICAL_BITS,
     NO_PAGING,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 from belljar.x86.descriptors import (
     DESCRIPTOR_SIZE,
     SYSTEM_DESCRIPTOR_SIZE_LONG,

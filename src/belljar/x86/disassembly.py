@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from belljar.records import dataclass
 
 MAX_INSTRUCTION = 15
 """The longest an x86 instruction may be, in bytes (SDM 2A 2.3.11)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 from belljar.x86 import gdt
 from belljar.x86.control import Cr0, Cr4, Efer
 from belljar.x86.descriptor_tables import VECTORS

@@ -5,9 +5,9 @@ The walker (`walker.py`) and the table builder (`tables.py`) are written once ag
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntFlag
 
+from belljar.records import dataclass, field
 from belljar.x86.control import Cr0, Cr4, Efer
 from belljar.x86.state import SpecialRegisters
 

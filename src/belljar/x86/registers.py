@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from belljar.records import dataclass
 from belljar.x86.state import GENERAL_REGISTERS
 
 REGISTERS = (*GENERAL_REGISTERS, "rip", "rflags")

@@ -5,7 +5,9 @@ Layout of nothing here follows an ABI: `belljar.kvm` and `belljar.soft` translat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+
+from belljar.records import dataclass, field
 
 GENERAL_REGISTERS = (
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",

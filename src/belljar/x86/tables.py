@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass, field
 from belljar.x86.paging import (
     MAX_PHYSICAL_BITS,
     PAGING_32BIT,

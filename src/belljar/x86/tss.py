@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ the tables hold, the answer is a `Walk`; one that fails says why and at which st
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 
 from belljar.errors import GuestMemoryError
+from belljar.records import dataclass, field
 from belljar.x86.control import Cr4, Efer
 from belljar.x86.paging import (
     MAX_PHYSICAL_BITS,
