@@ -42,7 +42,11 @@ def assemble_processor() -> None:
 
 
 assemble_processor()
-extensions = [extension("belljar.kvm._loop"), extension("belljar.soft.processor._core", *PROCESSOR_FLAGS)]
+extensions = [
+    extension("belljar.kvm._calls"),
+    extension("belljar.kvm._loop"),
+    extension("belljar.soft.processor._core", *PROCESSOR_FLAGS),
+]
 setup(
     ext_modules=cythonize(
         [each for each in extensions if Path(each.sources[0]).exists()],

@@ -1,0 +1,243 @@
+# The C side of _loop.py: what it takes from the system's headers, and the layout of its classes.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE 1
+    #endif
+    #include <errno.h>
+    #include <pthread.h>
+    #include <signal.h>
+    #include <string.h>
+    #include <sys/ioctl.h>
+    #include <sys/mman.h>
+    #include <time.h>
+    #include <unistd.h>
+    #include <linux/kvm.h>
+
+    #ifndef sigev_notify_thread_id
+    #define sigev_notify_thread_id _sigev_un._tid
+    #endif
+
+    /* The run page of the vCPU that this thread is running, or NULL. The initial-exec model makes it safe to read in a
+       signal handler (no lazy allocation). */
+    static __thread struct kvm_run *belljar_current __attribute__((tls_model("initial-exec")));
+
+    /* A signal sent to end KVM_RUN may come just before KVM_RUN is entered; this makes it end all the same
+       (api.rst, immediate_exit). */
+    static void belljar_on_kick(int signal) {
+        struct kvm_run *run = belljar_current;
+        (void)signal;
+        if (run) *(volatile __u8 *)&run->immediate_exit = 1;
+    }
+
+    static struct kvm_run *belljar_set_current(struct kvm_run *run) {
+        struct kvm_run *previous = belljar_current;
+        belljar_current = run;
+        __asm__ volatile("" ::: "memory");
+        return previous;
+    }
+
+    /* Installs the handler on the first real-time signal from `first` on that nobody uses; 0 if there is none left. */
+    static int belljar_install(int first) {
+        struct sigaction old, action;
+        memset(&action, 0, sizeof action);
+        action.sa_handler = belljar_on_kick;  /* no SA_RESTART: KVM_RUN must come back */
+        sigemptyset(&action.sa_mask);
+        for (int number = first; number <= SIGRTMAX; number++) {
+            if (sigaction(number, NULL, &old) || (old.sa_flags & SA_SIGINFO) || old.sa_handler != SIG_DFL) continue;
+            if (!sigaction(number, &action, NULL)) return number;
+        }
+        return 0;
+    }
+
+    /* Lets `number` through in this thread; the answer says whether it was blocked, or is -1. */
+    static int belljar_unblock(int number) {
+        sigset_t set, old;
+        sigemptyset(&set);
+        sigaddset(&set, number);
+        if (pthread_sigmask(SIG_UNBLOCK, &set, &old)) return -1;
+        return sigismember(&old, number);
+    }
+
+    static void belljar_block(int number) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, number);
+        pthread_sigmask(SIG_BLOCK, &set, NULL);
+    }
+
+    static int belljar_timer_create(timer_t *timer, int number, pid_t tid) {
+        struct sigevent event;
+        memset(&event, 0, sizeof event);
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = number;
+        event.sigev_notify_thread_id = tid;
+        return timer_create(CLOCK_MONOTONIC, &event, timer);
+    }
+
+    /* Fires after `first` nanoseconds and every `interval` from then on; both 0: never. */
+    static int belljar_timer_set(timer_t timer, long long first, long long interval) {
+        struct itimerspec spec;
+        spec.it_value.tv_sec = first / 1000000000LL;
+        spec.it_value.tv_nsec = first % 1000000000LL;
+        spec.it_interval.tv_sec = interval / 1000000000LL;
+        spec.it_interval.tv_nsec = interval % 1000000000LL;
+        return timer_settime(timer, 0, &spec, NULL);
+    }
+
+    static long long belljar_now(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * 1000000000LL + now.tv_nsec;
+    }
+
+    /* The page, and in a child after fork() nothing: the mapping keeps the parent's VM alive. */
+    static struct kvm_run *belljar_map(int fd, size_t size) {
+        void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        return page == MAP_FAILED ? NULL : page;
+    }
+    static void belljar_replace(void *page, size_t size) {
+        mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    }
+
+    /* The kernel writes these while we look. */
+    #define belljar_last(ring) __atomic_load_n(&(ring)->last, __ATOMIC_ACQUIRE)
+    #define belljar_advance(ring, value) __atomic_store_n(&(ring)->first, value, __ATOMIC_RELEASE)
+    #define belljar_immediate_exit(run, value) __atomic_store_n(&(run)->immediate_exit, value, __ATOMIC_SEQ_CST)
+    """
+    ctypedef struct kvm_run_io:
+        uint8_t direction
+        uint8_t size
+        uint16_t port
+        uint32_t count
+        uint64_t data_offset
+
+    ctypedef struct kvm_run_mmio:
+        uint64_t phys_addr
+        uint8_t data[8]
+        uint32_t len
+        uint8_t is_write
+
+    struct kvm_run:
+        uint8_t immediate_exit
+        uint32_t exit_reason
+        uint64_t cr8
+        kvm_run_io io
+        kvm_run_mmio mmio
+
+    struct kvm_coalesced_mmio:
+        uint64_t phys_addr
+        uint32_t len
+        uint32_t pio
+        uint8_t data[8]
+
+    struct kvm_coalesced_mmio_ring:
+        uint32_t first
+        uint32_t last
+        kvm_coalesced_mmio coalesced_mmio[1]
+
+    struct kvm_coalesced_mmio_zone:
+        uint64_t addr
+        uint32_t size
+        uint32_t pio
+
+    ctypedef unsigned long pthread_t
+    ctypedef void *timer_t
+    ctypedef int pid_t
+
+    const unsigned long KVM_RUN
+    const unsigned long KVM_REGISTER_COALESCED_MMIO
+    const unsigned long KVM_UNREGISTER_COALESCED_MMIO
+    const int KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_HYPERCALL, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR
+    const int KVM_EXIT_HYPERV, KVM_EXIT_XEN, KVM_EXIT_TPR_ACCESS, KVM_EXIT_IO_OUT
+    const int SIGRTMIN, EHWPOISON
+
+    kvm_run *belljar_set_current(kvm_run *run) nogil
+    int belljar_install(int first) nogil
+    int belljar_unblock(int number) nogil
+    void belljar_block(int number) nogil
+    int belljar_timer_create(timer_t *timer, int number, pid_t tid) nogil
+    int belljar_timer_set(timer_t timer, long long first, long long interval) nogil
+    int timer_delete(timer_t timer) nogil
+    long long belljar_now() nogil
+    kvm_run *belljar_map(int fd, size_t size) nogil
+    void belljar_replace(void *page, size_t size) nogil
+    int munmap(void *page, size_t size) nogil
+    uint32_t belljar_last(kvm_coalesced_mmio_ring *ring) nogil
+    void belljar_advance(kvm_coalesced_mmio_ring *ring, uint32_t value) nogil
+    void belljar_immediate_exit(kvm_run *run, int value) nogil
+    int ioctl(int fd, unsigned long request, ...) nogil
+    pid_t getpid() nogil
+    pid_t gettid() nogil
+    pthread_t pthread_self() nogil
+    int pthread_kill(pthread_t thread, int number) nogil
+
+
+# belljar.exits.ExitReason; a test holds the two together.
+cdef enum:
+    REASON_IO = 0
+    REASON_MMIO = 1
+    REASON_INTERRUPTED = 7
+    REASON_MEMORY_FAULT = 16
+    REASON_UNKNOWN = 18
+    REASONS = 19
+    GO_ON = -1
+    PORTS = 8
+    EXITS = 64
+
+
+cdef class WriteBatcher:
+    cdef int vm_fd
+    cdef readonly long long collected
+    cdef object lock
+    cdef bint draining
+    cdef int observers
+    cdef int count
+    cdef readonly int active
+    cdef int ports[PORTS]
+    cdef int seen[PORTS]
+    cdef bint registered[PORTS]
+
+    cdef int zone(self, unsigned long request, int index) noexcept
+    cdef bint note(self, int port) noexcept
+    cdef int suspend(self) noexcept
+    cdef int drain(self, kvm_coalesced_mmio_ring *ring, object bus) except -1
+    cdef int deliver(self, kvm_coalesced_mmio_ring *ring, object bus) except -1
+
+
+cdef class RunLoop:
+    cdef readonly int index
+    cdef int fd
+    cdef readonly size_t size
+    cdef kvm_run *page
+    cdef kvm_coalesced_mmio_ring *ring
+    cdef WriteBatcher batcher
+    cdef object release
+    cdef public object exit
+    cdef Py_ssize_t exports
+    cdef volatile bint kicked
+    cdef bint running
+    cdef readonly bint closing
+    cdef readonly bint pending
+    cdef bint stashed
+    cdef readonly int reason
+    cdef pthread_t thread
+    cdef timer_t timer
+    cdef pid_t timer_tid
+    cdef bint armed
+    cdef long long deadline_ns
+    cdef bint watched
+    cdef unsigned long long counts[REASONS]
+
+    cdef int begin(self) except -2
+    cdef int end(self, int was_blocked, kvm_run *previous) except -1
+    cdef int arm(self) except -1
+    cdef int go(self, object bus, bint single, object observer) except -1
+    cdef int interrupted(self, int error) except -2
+    cdef int serve_port(self, object read, object write, object bus) except -1
+    cdef int serve_port_block(self, object bus, uint8_t *data) except -1
+    cdef int serve_memory(self, object read, object write) except -1
+    cdef int unmap(self) noexcept

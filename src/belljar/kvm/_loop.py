@@ -1,0 +1,500 @@
+"""The run loop of a KVM vCPU, compiled: everything that happens between two exits of a guest.
+
+Between entering KVM_RUN and calling a device's method nothing is allocated but the numbers handed to it. Exits are told
+apart by number; an exit object is built elsewhere, and only when somebody asked to see it.
+
+How a run is ended from outside: `kick` sets a flag and the run page's `immediate_exit`, then sends the running thread a
+real-time signal, whose handler sets `immediate_exit` again and does nothing else. Whenever the signal comes, be it just
+before KVM_RUN is entered, KVM_RUN returns EINTR. Deadlines work in the same way, by a POSIX timer that signals the
+thread. The signal is the first real-time signal from SIGRTMIN+4 on that has no handler when the first vCPU runs.
+
+A write that KVM collects in its ring (coalesced PIO, api.rst 4.116) reaches the bus before the exit that follows it is
+served; while there may be such writes, a timer looks after them every 20 ms.
+"""
+
+# ruff: noqa: F821  (the C names come from _loop.pxd)
+
+from _thread import RLock
+
+import cython
+from cython.cimports.cpython.buffer import PyBuffer_FillInfo
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cython.cimports.cpython.exc import PyErr_CheckSignals
+from cython.cimports.cpython.long import PyLong_AsUnsignedLongLongMask
+from cython.cimports.libc.errno import EAGAIN, EFAULT, EINTR, errno
+from cython.cimports.libc.string import memcpy, memset
+
+from belljar.errors import ClosedError, EngineError, KvmCallFailed
+from belljar.exits import ExitReason
+from belljar.kvm.abi import run as abi
+
+RING_OFFSET = cython.declare(cython.size_t, 2 * 4096)  # KVM_COALESCED_MMIO_PAGE_OFFSET
+RING_ENTRIES = cython.declare(cython.uint, (4096 - 8) // 24)  # KVM_COALESCED_MMIO_MAX
+EXITS_BEFORE_BATCHING = cython.declare(cython.int, 64)
+BATCH_TICK_NS = cython.declare(cython.longlong, 20_000_000)
+# A Python signal handler's flag may be raised just before KVM_RUN is entered: the main thread looks again so often.
+SIGNAL_TICK_NS = cython.declare(cython.longlong, 100_000_000)
+# KVM_RUN fails, and yet there is an exit (api.rst section 5); headers before Linux 6.8 lack it.
+EXIT_MEMORY_FAULT = cython.declare(cython.uint, 39)
+NEVER = cython.declare(cython.longlong, 0x7FFF_FFFF_FFFF_FFFF)
+
+kick_signal = cython.declare(cython.int, 0)
+reasons = cython.declare(cython.int[64])
+completes = cython.declare(cython.bint[64])
+
+_REASON_BY_EXIT = {
+    abi.KVM_EXIT_HYPERCALL: ExitReason.HYPERCALL,
+    abi.KVM_EXIT_DEBUG: ExitReason.DEBUG,
+    abi.KVM_EXIT_HLT: ExitReason.HLT,
+    abi.KVM_EXIT_IRQ_WINDOW_OPEN: ExitReason.IRQ_WINDOW_OPEN,
+    abi.KVM_EXIT_SHUTDOWN: ExitReason.SHUTDOWN,
+    abi.KVM_EXIT_FAIL_ENTRY: ExitReason.FAIL_ENTRY,
+    abi.KVM_EXIT_TPR_ACCESS: ExitReason.TPR_ACCESS,
+    abi.KVM_EXIT_INTERNAL_ERROR: ExitReason.INTERNAL_ERROR,
+    abi.KVM_EXIT_SYSTEM_EVENT: ExitReason.SYSTEM_EVENT,
+    abi.KVM_EXIT_IOAPIC_EOI: ExitReason.IOAPIC_EOI,
+    abi.KVM_EXIT_X86_RDMSR: ExitReason.RDMSR,
+    abi.KVM_EXIT_X86_WRMSR: ExitReason.WRMSR,
+    abi.KVM_EXIT_DIRTY_RING_FULL: ExitReason.DIRTY_RING_FULL,
+    abi.KVM_EXIT_MEMORY_FAULT: ExitReason.MEMORY_FAULT,
+}
+# The kernel finishes the instruction behind these on the next KVM_RUN (api.rst section 5, the note on KVM_EXIT_IO).
+_COMPLETED_LATER = (
+    abi.KVM_EXIT_HYPERCALL,
+    abi.KVM_EXIT_X86_RDMSR,
+    abi.KVM_EXIT_X86_WRMSR,
+    abi.KVM_EXIT_HYPERV,
+    abi.KVM_EXIT_XEN,
+    abi.KVM_EXIT_TPR_ACCESS,
+)
+
+
+def _fill_tables() -> None:
+    number: cython.int
+    for number in range(EXITS):
+        reasons[number] = _REASON_BY_EXIT.get(number, ExitReason.UNKNOWN)
+        completes[number] = number in _COMPLETED_LATER
+
+
+_fill_tables()
+
+
+def signal_number() -> int:
+    """The signal that ends a run; installed on the first call. Raises EngineError if all real-time signals are taken."""
+    global kick_signal
+    if kick_signal == 0:
+        kick_signal = belljar_install(SIGRTMIN + 4)
+        if kick_signal == 0:
+            raise EngineError(
+                "every real-time signal of this process has a handler already", hint="one must be left free"
+            )
+    return kick_signal
+
+
+@cython.cclass
+class WriteBatcher:
+    """The coalesced port writes of one VM: which ports may be batched, and the way from the kernel's ring to a bus."""
+
+    def __cinit__(self, vm_fd: cython.int):
+        self.vm_fd = vm_fd
+        self.lock = RLock()
+
+    def watch(self, port: int) -> None:
+        """Batch single-byte writes to `port` once the guest has made 64 of them. More than 8 ports: the rest stay single."""
+        index: cython.int
+        for index in range(self.count):
+            if self.ports[index] == port:
+                return
+        if self.count < PORTS:
+            self.ports[self.count] = port
+            self.seen[self.count] = 0
+            self.registered[self.count] = False
+            self.count += 1
+
+    def zone(self, request, index):
+        zone: kvm_coalesced_mmio_zone
+        zone.addr = self.ports[index]
+        zone.size = 1
+        zone.pio = 1
+        return ioctl(self.vm_fd, request, cython.address(zone))
+
+    def note(self, port):
+        """Count a single write; True if writes to the port are collected from now on."""
+        index: cython.int
+        for index in range(self.count):
+            if self.ports[index] != port:
+                continue
+            self.seen[index] += 1
+            if self.seen[index] != EXITS_BEFORE_BATCHING or self.observers:
+                return False
+            if self.registered[index] or self.zone(KVM_REGISTER_COALESCED_MMIO, index) < 0:
+                return False
+            self.registered[index] = True
+            self.active += 1
+            return True
+        return False
+
+    def suspend(self):
+        """Every write is to be an exit again, as long as somebody watches."""
+        index: cython.int
+        for index in range(self.count):
+            self.seen[index] = 0
+            if self.registered[index]:
+                self.zone(KVM_UNREGISTER_COALESCED_MMIO, index)
+                self.registered[index] = False
+        self.active = 0
+        return 0
+
+    def drain(self, ring, bus):
+        """Hand everything in the ring to the bus, in order, and wait for another vCPU that is doing so."""
+        if ring.first == belljar_last(ring) and not self.draining:
+            return 0
+        with self.lock:
+            self.draining = True
+            try:
+                self.deliver(ring, bus)
+            finally:
+                self.draining = False
+        return 0
+
+    def deliver(self, ring, bus):
+        entry: cython.pointer(kvm_coalesced_mmio)
+        data: cython.uchar[4096]
+        first: cython.uint
+        last: cython.uint
+        port: cython.ulonglong
+        size: cython.uint
+        filled: cython.uint
+        while True:
+            first = ring.first % RING_ENTRIES
+            last = belljar_last(ring) % RING_ENTRIES
+            if first == last:
+                return 0
+            entry = cython.address(ring.coalesced_mmio[0]) + first
+            port = entry.phys_addr
+            size = entry.len if entry.len <= 8 else 8
+            if not entry.pio:
+                number: cython.ulonglong = 0
+                memcpy(cython.address(number), cython.cast(cython.p_void, entry.data), size)
+                belljar_advance(ring, (first + 1) % RING_ENTRIES)
+                bus.mmio_write(port, size, number)
+                continue
+            filled = 0
+            while first != last and entry.pio and entry.phys_addr == port and entry.len == size:
+                memcpy(cython.address(data[filled]), cython.cast(cython.p_void, entry.data), size)
+                filled += size
+                self.collected += 1
+                first = (first + 1) % RING_ENTRIES
+                entry = cython.address(ring.coalesced_mmio[0]) + first
+            belljar_advance(ring, first)
+            bus.port_write_block(port, size, PyBytes_FromStringAndSize(cython.cast(cython.p_char, data), filled))
+
+
+@cython.cclass
+class RunLoop:
+    """One vCPU's shared page and the loop around KVM_RUN. Its buffer is the whole mapping of the vCPU.
+
+    `pending`: the kernel owes the rest of an instruction, done by the next entry. `reason`: the last ExitReason.
+    """
+
+    def __cinit__(self, index: cython.int, fd: cython.int, size: cython.size_t, batcher: WriteBatcher = None):
+        self.index = index
+        self.fd = fd
+        self.size = size
+        self.reason = REASON_INTERRUPTED
+        self.page = belljar_map(fd, size)
+        if self.page == cython.NULL:
+            raise KvmCallFailed("mmap of the vCPU's run page", errno)
+        self.batcher = batcher
+        if batcher is not None and size > RING_OFFSET:
+            self.ring = cython.cast(
+                cython.pointer(kvm_coalesced_mmio_ring), cython.cast(cython.p_char, self.page) + RING_OFFSET
+            )
+
+    def __dealloc__(self):
+        self.unmap()
+
+    def __getbuffer__(self, buffer: cython.pointer(cython.Py_buffer), flags: cython.int):
+        if self.page == cython.NULL or self.closing:
+            raise ClosedError("this vCPU is closed")
+        PyBuffer_FillInfo(buffer, self, self.page, self.size, 0, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, buffer: cython.pointer(cython.Py_buffer)):
+        self.exports -= 1
+        if self.closing and not self.running:
+            self.unmap()
+
+    def unmap(self):
+        if self.timer_tid:
+            timer_delete(self.timer)
+            self.timer_tid = 0
+        if self.page != cython.NULL and self.exports == 0:
+            munmap(self.page, self.size)
+            self.page = cython.NULL
+            self.ring = cython.NULL
+        return 0
+
+    @property
+    def hva(self) -> int:
+        """The host-virtual address of the shared page. Raises ClosedError."""
+        if self.page == cython.NULL or self.closing:
+            raise ClosedError("this vCPU is closed")
+        return cython.cast(cython.ulong, self.page)
+
+    @property
+    def busy(self) -> bool:
+        """Whether another thread is in `run`."""
+        return self.running and self.thread != pthread_self()
+
+    def exit_counts(self) -> list:
+        """How often each ExitReason came, by its number."""
+        return [self.counts[number] for number in range(REASONS)]
+
+    def set_task_priority(self, cr8: cython.ulonglong) -> None:
+        """Without a kernel APIC, KVM_RUN takes CR8 from the run page, whatever KVM_SET_SREGS said (api.rst section 5)."""
+        if self.page != cython.NULL:
+            self.page.cr8 = cr8
+
+    def kick(self) -> None:
+        """Make the current run, or else the next one, return INTERRUPTED. From any thread."""
+        if self.page == cython.NULL:
+            return
+        self.kicked = True
+        belljar_immediate_exit(self.page, 1)
+        if self.running:  # it cannot stop running before this thread lets go of the GIL
+            pthread_kill(self.thread, kick_signal)
+
+    def close(self, release) -> None:
+        """Unmap the page and call `release`, which closes the vCPU; if a run is under way, end it and leave both to it."""
+        if self.closing:
+            return
+        self.closing = True
+        if self.running:
+            self.release = release
+            self.kick()
+            return
+        self.unmap()
+        release()
+
+    def forget(self) -> None:
+        """In the child after fork: let go of the parent's vCPU. What still looks at the page sees a private copy of nothing."""
+        self.timer_tid = 0  # POSIX timers stay with the parent
+        self.closing = True
+        self.running = False
+        if self.page != cython.NULL:
+            belljar_replace(self.page, self.size)
+            self.unmap()
+
+    def complete(self) -> None:
+        """Have the kernel finish a pending instruction without running on (immediate_exit, api.rst section 5).
+
+        What `exit` says must have been taken from the page before. If finishing gives a new exit, the next `run` serves it.
+        """
+        status: cython.int
+        if not self.pending or self.stashed:
+            return
+        if self.page == cython.NULL or self.closing:
+            raise ClosedError("this vCPU is closed")
+        belljar_immediate_exit(self.page, 1)
+        with cython.nogil:
+            status = ioctl(self.fd, KVM_RUN, 0)
+        belljar_immediate_exit(self.page, self.kicked)
+        if status == 0:
+            self.stashed = True
+            return
+        if errno != EINTR:
+            raise KvmCallFailed("KVM_RUN", errno)
+        self.pending = False
+
+    def run(self, bus, deadline_ns=None, single_exit: cython.bint = False, observer=None) -> int:
+        """Run until something ends it; the number of the ExitReason. `observer` is called without arguments after each exit."""
+        previous: cython.pointer(kvm_run)
+        was_blocked: cython.int = self.begin()
+        self.deadline_ns = NEVER if deadline_ns is None else deadline_ns
+        self.watched = single_exit or observer is not None
+        if self.watched and self.batcher is not None:
+            self.batcher.observers += 1
+        previous = belljar_set_current(self.page)
+        try:
+            self.reason = self.go(bus, single_exit, observer)
+        finally:
+            self.end(was_blocked, previous)
+        return self.reason
+
+    def begin(self):
+        if self.page == cython.NULL or self.closing:
+            raise ClosedError("this vCPU is closed")
+        if self.running:
+            raise EngineError(f"vCPU {self.index} is running already", hint="a vCPU runs on one thread at a time")
+        if kick_signal == 0:
+            signal_number()
+        self.thread = pthread_self()
+        self.running = True
+        return belljar_unblock(kick_signal)
+
+    def end(self, was_blocked, previous):
+        if self.armed:
+            belljar_timer_set(self.timer, 0, 0)
+            self.armed = False
+        belljar_set_current(previous)
+        if was_blocked == 1:
+            belljar_block(kick_signal)
+        if self.watched and self.batcher is not None:
+            self.batcher.observers -= 1
+        self.running = False
+        if self.closing:
+            self.unmap()
+            release, self.release = self.release, None
+            if release is not None:
+                release()
+        return 0
+
+    def arm(self):
+        """Have this thread signalled when there is next something to look at, if ever."""
+        wait: cython.longlong = NEVER
+        tid: cython.int = gettid()
+        if self.deadline_ns != NEVER:
+            wait = self.deadline_ns - belljar_now()
+            if wait < 1:
+                wait = 1
+        if self.batcher is not None and self.batcher.active and wait > BATCH_TICK_NS:
+            wait = BATCH_TICK_NS
+        if tid == getpid() and wait > SIGNAL_TICK_NS:
+            wait = SIGNAL_TICK_NS
+        if wait == NEVER:
+            return 0
+        if self.timer_tid != tid:
+            if self.timer_tid:
+                timer_delete(self.timer)
+                self.timer_tid = 0
+            if belljar_timer_create(cython.address(self.timer), kick_signal, tid) < 0:
+                raise EngineError("no timer to limit a run with", hint="raise the limit on pending signals (ulimit -i)")
+            self.timer_tid = tid
+        belljar_timer_set(self.timer, wait, BATCH_TICK_NS)
+        self.armed = True
+        return 0
+
+    def go(self, bus, single, observer):
+        page: cython.pointer(kvm_run) = self.page
+        status: cython.int
+        error: cython.int = 0
+        number: cython.uint
+        reason: cython.int
+        port_read = bus.port_read
+        port_write = bus.port_write
+        mmio_read = bus.mmio_read
+        mmio_write = bus.mmio_write
+        if self.batcher is not None and self.watched and self.batcher.active:
+            self.batcher.suspend()
+        self.arm()
+        if self.kicked or self.deadline_ns <= belljar_now():
+            belljar_immediate_exit(page, 1)
+        while True:
+            self.exit = None
+            if self.stashed:
+                self.stashed = False
+                status = 0
+            else:
+                page.exit_reason = 0
+                with cython.nogil:
+                    status = ioctl(self.fd, KVM_RUN, 0)
+                    error = errno
+                self.pending = False
+            if self.ring != cython.NULL:
+                self.batcher.drain(self.ring, bus)
+            number = page.exit_reason
+            if status < 0:
+                if number == EXIT_MEMORY_FAULT and error in (EFAULT, EHWPOISON):
+                    self.counts[REASON_MEMORY_FAULT] += 1
+                    return REASON_MEMORY_FAULT
+                reason = self.interrupted(error)
+                if reason != GO_ON:
+                    return reason
+                continue
+            if number == KVM_EXIT_IO:
+                reason = REASON_IO
+                self.pending = True
+                self.counts[REASON_IO] += 1
+                self.serve_port(port_read, port_write, bus)
+            elif number == KVM_EXIT_MMIO:
+                reason = REASON_MMIO
+                self.pending = True
+                self.counts[REASON_MMIO] += 1
+                self.serve_memory(mmio_read, mmio_write)
+            elif number == KVM_EXIT_SET_TPR:  # the new CR8 is in the page already, where the next entry takes it from
+                continue
+            else:
+                reason = reasons[number] if number < EXITS else REASON_UNKNOWN
+                self.pending = number < EXITS and completes[number]
+                self.counts[reason] += 1
+            if observer is not None:
+                self.reason = reason
+                observer()
+            if single or (reason != REASON_IO and reason != REASON_MMIO):
+                return reason
+
+    def interrupted(self, error):
+        """KVM_RUN came back without an exit: find out whether the run is over. GO_ON if not."""
+        belljar_immediate_exit(self.page, 0)
+        if error != EINTR and error != EAGAIN:
+            raise EngineError(str(KvmCallFailed("KVM_RUN", error)), hint="`dmesg` may say why")
+        PyErr_CheckSignals()
+        if self.kicked or self.deadline_ns <= belljar_now():
+            self.kicked = False
+            self.counts[REASON_INTERRUPTED] += 1
+            return REASON_INTERRUPTED
+        self.arm()
+        return GO_ON
+
+    def serve_port(self, read, write, bus):
+        page: cython.pointer(kvm_run) = self.page
+        data: cython.pointer(cython.uchar)
+        size: cython.int = page.io.size
+        port: cython.int = page.io.port
+        number: cython.uint = 0
+        data = cython.cast(cython.pointer(cython.uchar), page) + page.io.data_offset
+        if page.io.count != 1:
+            return self.serve_port_block(bus, data)
+        if page.io.direction == KVM_EXIT_IO_OUT:
+            memcpy(cython.address(number), data, size)
+            write(port, size, number)
+            if size == 1 and self.batcher is not None and self.batcher.count and self.batcher.note(port):
+                self.arm()
+            return 0
+        # Should `read` raise, the guest is left with what an absent device answers.
+        memset(data, 0xFF, size)
+        number = cython.cast(cython.uint, PyLong_AsUnsignedLongLongMask(read(port, size)))
+        memcpy(data, cython.address(number), size)
+        return 0
+
+    def serve_port_block(self, bus, data):
+        page: cython.pointer(kvm_run) = self.page
+        size: cython.int = page.io.size
+        count: cython.uint = page.io.count
+        length: cython.Py_ssize_t = size * count
+        if page.io.direction == KVM_EXIT_IO_OUT:
+            bus.port_write_block(
+                page.io.port, size, PyBytes_FromStringAndSize(cython.cast(cython.p_char, data), length)
+            )
+            return 0
+        memset(data, 0xFF, length)
+        answer: bytes = bus.port_read_block(page.io.port, size, count)
+        if len(answer) != length:
+            raise ValueError(f"port_read_block answered {len(answer)} bytes to {count} items of {size}")
+        memcpy(data, PyBytes_AS_STRING(answer), length)
+        return 0
+
+    def serve_memory(self, read, write):
+        page: cython.pointer(kvm_run) = self.page
+        number: cython.ulonglong = 0
+        size: cython.uint = page.mmio.len if page.mmio.len <= 8 else 8
+        gpa: cython.ulonglong = page.mmio.phys_addr
+        if page.mmio.is_write:
+            memcpy(cython.address(number), cython.cast(cython.p_void, page.mmio.data), size)
+            write(gpa, size, number)
+            return 0
+        memset(cython.cast(cython.p_void, page.mmio.data), 0xFF, 8)
+        number = PyLong_AsUnsignedLongLongMask(read(gpa, size))
+        memcpy(cython.cast(cython.p_void, page.mmio.data), cython.address(number), 8)
+        return 0

@@ -1,0 +1,146 @@
+"""The KVM engine: what `belljar.engine` asks for, on the kernel's KVM."""
+
+from __future__ import annotations
+
+from belljar.engine import MemoryRegion
+from belljar.errors import BelljarError, ClosedError, EngineError, KvmCallFailed
+from belljar.kvm import _calls, probe
+from belljar.kvm._loop import WriteBatcher
+from belljar.kvm.abi import caps
+from belljar.kvm.abi.flags import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
+from belljar.kvm.cpu_model import CpuModel
+from belljar.kvm.engine_vcpu import KvmVcpu
+from belljar.kvm.system import DEVICE, Kvm
+from belljar.kvm.vm import Vm
+
+
+class KvmEngine:
+    """Runs machines on /dev/kvm, each vCPU on a host thread of its own.
+
+    Raises KvmMissing, KvmPermissionDenied or KvmIncompatible (all EngineUnavailable). `kvm` is the system underneath.
+    """
+
+    name = "kvm"
+    threaded = True
+
+    def __init__(self, path: str = DEVICE) -> None:
+        self.kvm = Kvm(path)
+        self._cpu_model: CpuModel | None = None
+        self._coalesces_ports: bool | None = None
+        self._watchpoints_work: bool | None = None
+
+    @property
+    def cpu_model(self) -> CpuModel:
+        """What guests see of the processor; asked of the kernel once."""
+        if self._cpu_model is None:
+            self._cpu_model = CpuModel(self.kvm.supported_cpuid())
+        return self._cpu_model
+
+    @property
+    def coalesces_ports(self) -> bool:
+        """Whether the kernel can collect port writes (KVM_CAP_COALESCED_PIO); asked once."""
+        if self._coalesces_ports is None:
+            self._coalesces_ports = bool(self.kvm.check(caps.KVM_CAP_COALESCED_PIO))
+        return self._coalesces_ports
+
+    @property
+    def watchpoints_work(self) -> bool:
+        """Whether data watchpoints stop a guest here; found out once, by a guest of two instructions."""
+        if self._watchpoints_work is None:
+            self._watchpoints_work = probe.watchpoints_work(self)
+        return self._watchpoints_work
+
+    def create_vm(self) -> KvmVm:
+        """A VM without memory and vCPUs. Raises EngineError if the kernel refuses, ClosedError after `close`."""
+        try:
+            return KvmVm(self, self.kvm.create_vm())
+        except KvmCallFailed as error:
+            raise EngineError(str(error)) from None
+
+    def close(self) -> None:
+        """Give /dev/kvm back; its VMs live on. Harmless when repeated."""
+        self.kvm.close()
+
+    def __enter__(self) -> KvmEngine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class KvmVm:
+    """A virtual machine of the KVM engine. `raw` is the kernel's VM underneath, with everything it can do."""
+
+    def __init__(self, engine: KvmEngine, vm: Vm) -> None:
+        self.engine = engine
+        self.raw = vm
+        self.vcpus: list[KvmVcpu] = []
+        self._regions: dict[int, MemoryRegion] = {}
+        self._batcher: WriteBatcher | None = None
+
+    def map(self, region: MemoryRegion) -> None:
+        """Make a region guest-physical memory. Raises EngineError if it overlaps another or the kernel refuses it."""
+        flags = KVM_MEM_READONLY * region.readonly | KVM_MEM_LOG_DIRTY_PAGES * region.log_dirty
+        try:
+            self.raw.set_memory_region(region.slot, region.gpa, region.size, region.hva, flags)
+        except ClosedError:
+            raise
+        except BelljarError as error:
+            where = f"{region.size:#x} bytes at guest-physical {region.gpa:#x}"
+            raise EngineError(f"KVM refuses the memory region of {where}: {error}") from None
+        self._regions[region.slot] = region
+
+    def unmap(self, region: MemoryRegion) -> None:
+        """Take it away again. Harmless if it is not mapped."""
+        if self._regions.get(region.slot) is region:
+            self.raw.delete_memory_region(region.slot)
+            del self._regions[region.slot]
+
+    @property
+    def regions(self) -> tuple[MemoryRegion, ...]:
+        """What is mapped."""
+        return tuple(self._regions.values())
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """Bytes of guest-physical memory, from one region; empty where there is none."""
+        for region in self._regions.values():
+            if region.gpa <= gpa and gpa + size <= region.gpa + region.size:
+                return _calls.read_memory(region.hva + gpa - region.gpa, size)
+        return b""
+
+    def create_vcpu(self, index: int) -> KvmVcpu:
+        """A vCPU in the state after reset, with every CPUID feature that KVM supports here."""
+        try:
+            vcpu = KvmVcpu(self, self.raw.create_vcpu(index, batcher=self._write_batcher()))
+        except KvmCallFailed as error:
+            raise EngineError(f"vCPU {index} cannot be made: {error}") from None
+        self.vcpus.append(vcpu)
+        return vcpu
+
+    def _write_batcher(self) -> WriteBatcher | None:
+        if self._batcher is None and self.engine.coalesces_ports:
+            self._batcher = WriteBatcher(self.raw.fd)
+        return self._batcher
+
+    def batch_writes(self, port: int) -> None:
+        """Let KVM collect single-byte writes to `port` once a guest makes many (coalesced PIO, api.rst 4.116)."""
+        batcher = self._write_batcher()
+        if batcher is not None:
+            batcher.watch(port)
+
+    def batched_writes(self) -> int:
+        """How many writes arrived without an exit of their own."""
+        return 0 if self._batcher is None else self._batcher.collected
+
+    def close(self) -> None:
+        """Give everything back, vCPUs first. Harmless when repeated."""
+        for vcpu in self.vcpus:
+            vcpu.close()
+        self.raw.close()
+        self._regions.clear()
+
+    def __enter__(self) -> KvmVm:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,238 @@
+"""A vCPU of the KVM engine: plain data in and out, and runs that always end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from errno import EINVAL
+from typing import TYPE_CHECKING, NoReturn
+
+from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
+from belljar.errors import (
+    CapabilityMissing,
+    ConfigurationError,
+    EngineError,
+    FeatureUnsupported,
+    KvmCallFailed,
+    ModeUnsupported,
+)
+from belljar.exits import Exit, ExitReason
+from belljar.kvm.abi import ioctls
+from belljar.kvm.debugging import debug_registers
+from belljar.kvm.exit_decoder import decode
+from belljar.kvm.mode_check import difference, maps_with_1g_page, refused_bits
+from belljar.kvm.state_codec import (
+    REGS,
+    SREGS_SIZE,
+    pack_registers,
+    pack_special,
+    unpack_registers,
+    unpack_special,
+)
+from belljar.x86.state import CpuState, Registers, SpecialRegisters
+
+if TYPE_CHECKING:
+    from belljar.kvm.engine import KvmVm
+    from belljar.kvm.vcpu import Vcpu
+
+REASONS = tuple(ExitReason)
+
+APIC_BASE_BSP = 1 << 8
+"""IA32_APIC_BASE: this is the bootstrap processor (SDM 3A 11.4.4)."""
+
+CR0_PG = 1 << 31
+
+NO_COUNTING = "KVM cannot count a guest's instructions"
+USE_SOFT = "`--engine soft` can"
+
+
+class KvmVcpu:
+    """One virtual CPU. `raw` is the kernel's vCPU underneath, with everything it can do.
+
+    Registers may be accessed whenever no other thread runs it (EngineError then). What an exit has left unfinished is
+    finished first, so that they are always those between two instructions.
+    """
+
+    def __init__(self, vm: KvmVm, vcpu: Vcpu) -> None:
+        self._vm = vm
+        self.raw = vcpu
+        self.index = vcpu.index
+        self._loop = vcpu.loop
+        vcpu.call(ioctls.KVM_SET_CPUID2, vm.engine.cpu_model.table_for(vcpu.index))
+
+    @property
+    def run_page(self) -> RunPage:
+        """The mapping that the kernel and this process share."""
+        return RunPage(self._loop.hva, self._loop.size, "mmap of the vCPU's file descriptor (struct kvm_run)")
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Before state is looked at or changed: nothing in the middle of an instruction, nobody else at it."""
+        if self._loop.busy:
+            raise EngineError(
+                f"vCPU {self.index} is running on another thread", hint="stop it before looking at its state"
+            )
+        if self._loop.pending:
+            self.last_exit()  # finishing overwrites what the page says of it
+            try:
+                self._loop.complete()
+            except KvmCallFailed as error:
+                raise EngineError(str(error)) from None
+
+    def get_registers(self) -> Registers:
+        """The general registers, RIP and RFLAGS."""
+        self._settle()
+        data = bytearray(REGS.size)
+        self.raw.call(ioctls.KVM_GET_REGS, data)
+        return unpack_registers(data)
+
+    def set_registers(self, registers: Registers) -> None:
+        """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
+        self._settle()
+        self.raw.call(ioctls.KVM_SET_REGS, pack_registers(registers))
+
+    def get_special(self) -> SpecialRegisters:
+        """Segments, tables, control registers, EFER."""
+        self._settle()
+        return unpack_special(self._read_special())
+
+    def _read_special(self) -> bytearray:
+        data = bytearray(SREGS_SIZE)
+        self.raw.call(ioctls.KVM_GET_SREGS, data)
+        return data
+
+    def set_special(self, special: SpecialRegisters) -> None:
+        """Set all of them as given. Raises EngineError if the kernel refuses, ConfigurationError for impossible values."""
+        self._settle()
+        try:
+            self._write_special(special)
+        except KvmCallFailed as error:
+            raise EngineError(f"KVM refuses these special registers{refused_bits(special)}: {error}") from None
+
+    def _write_special(self, special: SpecialRegisters) -> bytearray:
+        data = pack_special(special)
+        self.raw.call(ioctls.KVM_SET_SREGS, data)
+        self._loop.set_task_priority(special.cr8)
+        return data
+
+    def set_state(self, state: CpuState, mode: str) -> None:
+        """Start state for `mode`: set, read back, and raise ModeUnsupported if the kernel refuses or forgets a part of it.
+
+        The bootstrap flag of the APIC base is the vCPU's own, whatever the state says.
+        """
+        self._settle()
+        special = state.special
+        bootstrap = APIC_BASE_BSP if self.index == 0 else 0
+        if special.apic_base & APIC_BASE_BSP != bootstrap:
+            special.apic_base ^= APIC_BASE_BSP
+        try:
+            written = self._write_special(special)
+        except KvmCallFailed as error:
+            if error.errno != EINVAL:
+                raise EngineError(f"KVM does not take the start state of mode {mode}: {error}") from None
+            self._refuse(mode, f"KVM refuses its special registers{refused_bits(special)}")
+        self.raw.call(ioctls.KVM_SET_REGS, pack_registers(state.registers))
+        read = self._read_special()
+        if read != written and (lost := difference(special, unpack_special(read))):
+            self._refuse(mode, lost)
+        if special.cr0 & CR0_PG:
+            self._check_paging(state, mode)
+
+    def _check_paging(self, state: CpuState, mode: str) -> None:
+        """Pages of 1 GiB where the guest's CPUID has none: the walk finds a reserved bit, and so would the processor."""
+        gva = state.special.cs.base + state.registers.rip
+        if not self.raw.translate(gva).valid and not self._vm.engine.cpu_model.has_1g_pages:
+            reason = f"the start address {gva:#x} cannot be translated, and KVM offers no 1 GiB pages here"
+            if maps_with_1g_page(self._vm.read, state.special, gva):
+                self._refuse(mode, reason)
+
+    def _refuse(self, mode: str, reason: str) -> NoReturn:
+        raise ModeUnsupported(
+            mode, reason, hint="`belljar doctor` lists the modes that run; `--engine soft` has them all"
+        )
+
+    def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
+        """MSR values by index; those that KVM does not have are left out."""
+        self._settle()
+        return self.raw.get_msrs(indices)
+
+    def set_msrs(self, values: Mapping[int, int]) -> None:
+        """Set MSRs; raises FeatureUnsupported naming the first that KVM refuses."""
+        self._settle()
+        for index, value in values.items():
+            if not 0 <= index < 1 << 32 or not 0 <= value < 1 << 64:
+                raise ConfigurationError(f"MSR {index:#x} cannot hold {value:#x}")
+        refused = self.raw.set_msrs(values)
+        if refused is not None:
+            raise FeatureUnsupported(f"KVM does not take {values[refused]:#x} for MSR {refused:#x}")
+
+    def translate(self, gva: int) -> EngineTranslation:
+        """The kernel's own walk of the guest's page tables (KVM_TRANSLATE, api.rst 4.15)."""
+        self._settle()
+        found = self.raw.translate(gva)
+        return EngineTranslation(
+            gva, found.physical_address, bool(found.valid), bool(found.writeable), bool(found.usermode)
+        )
+
+    def set_debug(self, control: DebugControl) -> None:
+        """What to stop for from the next run on: single step, up to four breakpoints and watchpoints (SDM 3B 18.2).
+
+        Raises FeatureUnsupported for more of them, or where this host's KVM lacks guest debugging or watchpoints.
+        """
+        flags, registers = debug_registers(control)
+        if control.watchpoints and not self._vm.engine.watchpoints_work:
+            raise FeatureUnsupported("data watchpoints do not fire on this host's KVM", hint="`--engine soft` has them")
+        self._settle()
+        try:
+            self.raw.set_guest_debug(flags, registers)
+        except (CapabilityMissing, KvmCallFailed) as error:
+            raise FeatureUnsupported(f"this host's KVM cannot debug guests: {error}") from None
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        bus: Bus,
+        *,
+        deadline_ns: int | None = None,
+        instructions: int | None = None,
+        single_exit: bool = False,
+        observer: Callable[[Exit], None] | None = None,
+    ) -> ExitReason:
+        """Run until something ends the run (`belljar.engine.Vcpu.run`).
+
+        An access whose bus method raised counts as done; a read then gives the guest all ones. FeatureUnsupported for
+        `instructions`, EngineError if KVM_RUN fails.
+        """
+        if instructions is not None:
+            raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+        notify = None
+        if observer is not None:
+            watch = observer
+
+            def notify() -> None:
+                watch(self.last_exit())
+
+        return REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
+
+    def last_exit(self) -> Exit:
+        """The exit that ended the last `run`, whole."""
+        if self._loop.exit is None:
+            self._loop.exit = decode(REASONS[self._loop.reason], self.index, self.raw.page, self.raw.mapping)
+        return self._loop.exit
+
+    def instructions_retired(self) -> int:
+        """Raises FeatureUnsupported: KVM does not count."""
+        raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+
+    def kick(self) -> None:
+        """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
+        self._loop.kick()
+
+    def exit_counts(self) -> dict[ExitReason, int]:
+        """How often this vCPU came back, by reason, since it was made; zero counts left out."""
+        return {reason: count for reason, count in zip(REASONS, self._loop.exit_counts(), strict=True) if count}
+
+    def close(self) -> None:
+        """Give everything back; a run under way on another thread is ended first. Harmless when repeated."""
+        self.raw.close()
