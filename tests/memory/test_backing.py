@@ -66,7 +66,7 @@ def test_close_gives_back_descriptors_and_mappings():
     addresses = [region.hva for region in regions]
     memory.close()
     assert open_fds() == before
-    assert not any("belljar" in mapping_of(hva) for hva in addresses)
+    assert not any("memfd:belljar" in mapping_of(hva) for hva in addresses)
 
 
 def test_memory_that_is_forgotten_gives_everything_back():
@@ -90,9 +90,9 @@ def test_view_that_outlives_close_keeps_its_bytes_and_nothing_else():
     assert bytes(view) == b"still here"
     view[0:1] = b"S"
     assert numbers[0] == 0
-    assert "belljar" in mapping_of(hva)
+    assert "memfd:belljar" in mapping_of(hva)
     del view, numbers
-    assert "belljar" not in mapping_of(hva)
+    assert "memfd:belljar" not in mapping_of(hva)
     assert open_fds() == before
 
 
@@ -127,7 +127,7 @@ def test_child_of_fork_cannot_reach_the_parents_guest():
 
 def mapping_of_belljar() -> bool:
     with open("/proc/self/maps") as file:
-        return "belljar" in file.read()
+        return "memfd:belljar" in file.read()
 
 
 def test_mergeable_memory_is_marked_for_ksm():

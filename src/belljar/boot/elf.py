@@ -10,12 +10,13 @@ nothing is relocated, because such a program's own start code does that.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from belljar.boot.image import ADDRESS_SPACE_END, Image, ImageSegment, SegmentFlags, checked_image
 from belljar.boot.options import LoadOptions
 from belljar.boot.source import Source
 from belljar.errors import BelljarError, ConfigurationError, LoadError
+from belljar.records import dataclass
 
 NAME = "elf"
 
@@ -69,7 +70,8 @@ def load(source: Source, options: LoadOptions) -> Image:
         ) from None
 
 
-class _Program(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Program:
     """A program header; the fields have ELF's names without their `p_`. `where` names it in errors."""
 
     where: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntFlag
 from itertools import pairwise
-from typing import NamedTuple
 
 from belljar.errors import LoadError
 from belljar.memory import GuestMemory
+from belljar.records import dataclass
 
 ADDRESS_SPACE_END = 1 << 64
 """Where addresses wrap."""
@@ -25,7 +25,8 @@ class SegmentFlags(IntFlag):
 RWX = SegmentFlags.READ | SegmentFlags.WRITE | SegmentFlags.EXECUTE
 
 
-class ImageSegment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ImageSegment:
     """`data` goes to guest-physical `gpa`; zeros follow it up to `memory_size` bytes in all."""
 
     gpa: int
@@ -42,7 +43,8 @@ class ImageSegment(NamedTuple):
         return f"{self.gpa:#x}..{self.end_gpa - 1:#x}"
 
 
-class Image(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Image:
     """A guest ready to be put into memory.
 
     `segments` are in the order of their addresses and do not overlap. `entry_gva` is where execution starts: bare guests

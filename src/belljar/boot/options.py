@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from belljar.records import dataclass
 
 MAX_IMAGE_SIZE = 1 << 30
 """Bytes of a file that end up in guest memory, at most; far above any guest, far below what would hurt the host."""
 
 
-class LoadOptions(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
     """`load_gpa` and `entry_gva` override where a guest lies and starts; `limit` bounds the bytes it may load."""
 
     load_gpa: int | None = None

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
 
 from belljar.boot.image import Image, ImageSegment
+from belljar.records import dataclass, field
 from belljar.x86.modes import MODES
 
 LOAD_GPA = 0x1000
 """Where every sample lies and starts, so that guest-physical 0x400 is free for what the greetings leave there."""
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Line:
     """A line of a listing: `code` in hexadecimal, `text` as the disassembler writes it, and `why` it is there.
 
     Data is a line whose text starts with `db`. `label` names the line's address for readers.
@@ -49,7 +49,8 @@ def gva_of(listing: tuple[Line, ...], label: str) -> int:
     return next(gva for gva, line in addressed(listing) if line.label == label)
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sample:
     """A sample guest. `registers[i]` are vCPU i's start registers by name; `idt_handlers` maps vectors to handlers' gva.
 
     `mode`, `page_size` (bytes, None for the mode's own) and `cpl` are what the host sets up before the first instruction.
@@ -63,7 +64,7 @@ class Sample(NamedTuple):
     cpl: int = 0
     page_size: int | None = None
     registers: tuple[Mapping[str, int], ...] = ()
-    idt_handlers: Mapping[int, int] = MappingProxyType({})
+    idt_handlers: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def load_gpa(self) -> int:
