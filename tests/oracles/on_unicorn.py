@@ -139,7 +139,8 @@ class UnicornOracle:
         except UcError as error:
             stop, vector = Stop.FAULT, self._vector_of(error)
         if self.vector is not None:
-            stop, vector = Stop.FAULT, self.vector
+            # A fault after a fault of an earlier case comes as a double fault: Unicorn forgets to forget.
+            stop, vector = Stop.FAULT, None if self.vector == 8 else self.vector
         rip = self.uc.reg_read(x86.UC_X86_REG_RIP if self.world.bits == 64 else x86.UC_X86_REG_EIP)
         if stop is Stop.HALT:
             rip -= 1

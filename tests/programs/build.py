@@ -61,3 +61,13 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+
+
+@cache
+def boot_sector(where: Path) -> bytes:
+    """The 512 bytes of boot.S, to be loaded and entered at 0x7C00 in real mode."""
+    elf, flat = str(where / "boot.elf"), str(where / "boot.bin")
+    linker = ("-Wl,-T," + str(HERE / "guest.ld"), "-Wl,--section-start=.image=0x7c00", "-Wl,--build-id=none")
+    _run("gcc", "-m32", "-nostdlib", "-static", "-no-pie", *linker, "-o", elf, str(HERE / "boot.S"))
+    _run("objcopy", "-O", "binary", elf, flat)
+    return Path(flat).read_bytes()
