@@ -54,7 +54,7 @@ class Form:
 
 @lru_cache(maxsize=4)
 def forms(bits: int) -> tuple[Form, ...]:
-    """All forms that are legal in 16, 32 or 64-bit code, ordered by name."""
+    """All forms that are legal on Intel's CPUs in 16, 32 or 64-bit code, ordered by name."""
     found = []
     for number, name in CODE_NAMES.items():
         info = OpCodeInfo(number)
@@ -65,7 +65,8 @@ def forms(bits: int) -> tuple[Form, ...]:
         ):
             continue
         features = {FEATURE_NAMES[feature] for feature in Instruction.create(number).cpuid_features()}
-        legal = {16: info.mode16, 32: info.mode32, 64: info.mode64}[bits]
+        legal = {16: info.mode16 and info.intel_decoder16, 32: info.mode32 and info.intel_decoder32,
+                 64: info.mode64 and info.intel_decoder64}[bits]  # fmt: skip
         if not features <= FEATURES or not legal or "AMD" in name:
             continue
         mnemonic = MNEMONICS[info.mnemonic] + ("_FAR" if name.startswith(FAR) else "")

@@ -206,7 +206,7 @@ class Generator:
 
     def _set_target(self, instruction: Instruction, kind: int, offset: int) -> None:
         if kind in SHORT:
-            target = offset + self.rng.randrange(-100, 120)
+            target = max(CODE, offset + self.rng.randrange(-100, 120))
         else:
             target = CODE + self.rng.randrange(CODE_SIZE)
             if self.rng.random() < self.wild and self.world.long_mode:

@@ -1,0 +1,72 @@
+"""What the real CPU under KVM cannot tell: instructions whose result is the host's own state, and what paravirtual KVM bends."""
+
+from __future__ import annotations
+
+import re
+
+from .cases import RF, Case, Outcome, Stop, Unsupported, differences
+from .exam import disassembly
+from .forms import words
+from .on_engine import EngineOracle
+
+HOST_STATE = {
+    **dict.fromkeys(
+        words("RDTSC RDTSCP RDRAND RDSEED CPUID RDPMC RDPID RDPKRU WRPKRU XGETBV"),
+        "its answer is a property of the host",
+    ),
+    **dict.fromkeys(
+        words("SGDT SIDT SLDT STR SMSW"), "it reads the host's own tables (or is stopped by the host's UMIP)"
+    ),
+    **dict.fromkeys(words("LAR LSL VERR VERW LDS LES LFS LGS LSS"), "it reads the host's own descriptor table"),
+    **dict.fromkeys(words("CALL_FAR JMP_FAR RETF IRET IRETD IRETQ"), "it loads from the host's own descriptor table"),
+    **dict.fromkeys(words("SYSCALL SYSRET SYSENTER SYSEXIT INT INT1 INT3 INTO"), "it enters the host's kernel first"),
+    **dict.fromkeys(words("WRFSBASE WRGSBASE RDFSBASE RDGSBASE"), "the host keeps these registers for itself"),
+}
+"""Mnemonics without a comparable answer at CPL 3 on a host whose KVM is paravirtual, and why."""
+
+EMULATOR_LIES = {
+    **dict.fromkeys(words("LZCNT TZCNT"), "executed as BSR and BSF"),
+    **dict.fromkeys(words("MOVBE POPCNT"), "not there"),
+    **dict.fromkeys(words("AAM AAD"), "SF is taken from AX instead of AL"),
+    **dict.fromkeys(
+        words("CPUID RDTSC RDTSCP RDMSR WRMSR RDPMC RDRAND RDSEED RDPID"), "its answer is a property of the host"
+    ),
+    **dict.fromkeys(words("SYSCALL SYSRET SYSENTER SYSEXIT"), "needs MSRs that the case does not set"),
+}
+"""Mnemonics that the kernel's instruction emulator gets wrong on its own, and how."""
+
+REGISTER_LOADS = re.compile(r"SREG|P[DWQ]_[CDESFG]S")
+
+
+class Trusted:
+    """An oracle on KVM that refuses what KVM is known not to tell. `user`: the real CPU at CPL 3, else the emulator."""
+
+    def __init__(self, oracle: EngineOracle) -> None:
+        self.oracle, self.world = oracle, oracle.world
+        self.user = oracle.world.cpl == 3
+        self.known = HOST_STATE if self.user else EMULATOR_LIES
+
+    def ask(self, case: Case) -> Outcome:
+        """The oracle's answer; raises Unsupported with the reason where it cannot be trusted."""
+        who = "the real CPU at CPL 3" if self.user else "KVM's emulator"
+        if case.mnemonic in self.known:
+            raise Unsupported(f"{who}: {case.mnemonic}: {self.known[case.mnemonic]}")
+        if self.user and REGISTER_LOADS.search(case.note):
+            raise Unsupported(f"{who}: segment registers hold the host's selectors")
+        if not self.user and b"\xf0" in case.code[:4] and "(bad)" in disassembly(case, self.world.bits):
+            raise Unsupported(f"{who}: accepts LOCK where it must not")
+        if not self.user and case.note.startswith("PUSHD_") and REGISTER_LOADS.search(case.note):
+            raise Unsupported(f"{who}: writes 16 of 32 bits, as the manual allows (PUSH, Description)")
+        outcome = self.oracle.ask(case)
+        if self.world.name == "protected16" and outcome.stop is Stop.FAULT:
+            raise Unsupported(f"{who}: delivers exceptions to the wrong place where SS has a base")
+        return outcome
+
+    def close(self) -> None:
+        """Give the oracle back."""
+        self.oracle.close()
+
+
+def like_real_cpu(case: Case, expected: Outcome, got: Outcome) -> list[str]:
+    """Compare with the real CPU at CPL 3. RF in a saved image is the paravirtual host's doing, not the CPU's."""
+    return differences(case, expected, got, ignore_flags=RF)

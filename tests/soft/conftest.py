@@ -1,0 +1,85 @@
+"""The engine whose processor is on trial, and the oracles, each opened once a module and world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from belljar.engine import Engine, open_engine
+from belljar.errors import BelljarError
+from oracles.cases import Unsupported
+from oracles.exam import Oracle
+from oracles.native import Trusted
+from oracles.on_engine import EngineOracle
+from oracles.on_unicorn import UnicornOracle
+
+INSTRUCTIONS = 200_000
+"""What one case may execute on an engine that counts."""
+
+
+def open_or_skip(name: str) -> Engine:
+    """The engine, or a skip that says why it is not there."""
+    try:
+        return open_engine(name)
+    except (BelljarError, ImportError) as error:
+        pytest.skip(f"no engine {name}: {error}")
+
+
+@pytest.fixture(scope="module")
+def soft_engine() -> Iterator[Engine]:
+    """The engine on trial."""
+    engine = open_or_skip("soft")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def kvm_engine() -> Iterator[Engine]:
+    """The engine that is the real CPU at CPL 3 and the kernel's emulator at CPL 0."""
+    engine = open_or_skip("kvm")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def tested(soft_engine: Engine) -> Iterator[Callable[[str], EngineOracle]]:
+    """The engine on trial by world name."""
+    yield from _keep(lambda world: EngineOracle(soft_engine, world, instructions=INSTRUCTIONS).__enter__())
+
+
+@pytest.fixture(scope="module")
+def on_kvm(kvm_engine: Engine) -> Iterator[Callable[[str], Trusted]]:
+    """KVM by world name."""
+    yield from _keep(lambda world: Trusted(EngineOracle(kvm_engine, world).__enter__()))
+
+
+@pytest.fixture(scope="module")
+def on_unicorn() -> Iterator[Callable[[str], UnicornOracle]]:
+    """Unicorn by world name."""
+    yield from _keep(UnicornOracle)
+
+
+Kept = TypeVar("Kept", bound=Oracle)
+
+
+def _keep(make: Callable[[str], Kept]) -> Iterator[Callable[[str], Kept]]:
+    """Make each world once, close all at the end; a world that cannot be had is a skip with its reason."""
+    kept: dict[str, Kept | Unsupported] = {}
+
+    def get(world: str) -> Kept:
+        if world not in kept:
+            try:
+                kept[world] = make(world)
+            except Unsupported as reason:
+                kept[world] = reason
+        found = kept[world]
+        if isinstance(found, Unsupported):
+            pytest.skip(str(found))
+        return found
+
+    yield get
+    for oracle in kept.values():
+        if not isinstance(oracle, Unsupported):
+            oracle.close()
