@@ -1,4 +1,4 @@
-"""Guests that nobody should have to run: random segments, gates, page tables, control registers and MSRs, and code that uses them.
+"""Guests nobody should have to run: random segments, gates, page tables, control registers, MSRs, and code that uses them.
 
 Nothing here predicts a result. What such a guest may do is crash itself.
 """
@@ -143,7 +143,8 @@ def _piece(bits: int, rng: random.Random) -> bytes:
         lambda: rng.choice((b"\x0f\x05", b"\x0f\x07", b"\x48\x0f\x07", b"\x0f\x34", b"\x0f\x35", b"\x0f\x01\xf8", b"\x0f\xaa")),
         lambda: b"\x0f\x23" + bytes([0xC0 | rng.randrange(8) << 3]),  # mov dr
         lambda: rng.choice((b"\xe4", b"\xe5", b"\xe6", b"\xe7")) + modrm,
-        lambda: rng.choice((b"\xec", b"\xed", b"\xee", b"\xef", b"\xf3\x6c", b"\xf3\x6e", b"\x0f\xa2", b"\x0f\x31", b"\x0f\x01\xf9")),
+        lambda: rng.choice((b"\xec", b"\xed", b"\xee", b"\xef", b"\xf3\x6c", b"\xf3\x6e")),
+        lambda: rng.choice((b"\x0f\xa2", b"\x0f\x31", b"\x0f\x01\xf9")),
         lambda: _load(bits, rng, rng.randrange(8)),
         lambda: rng.choice((b"\xf3\xa4", b"\xf3\xab", b"\xf2\xae", b"\xf3\xa6")),
         lambda: bytes([0x70 | rng.randrange(16), rng.getrandbits(8)]),
