@@ -68,8 +68,8 @@ class BadEntry:
 class AddressSpace:
     """All mappings in the order of their addresses.
 
-    `tables` counts the tables read at each level, root first (a table met twice counts twice). `cut` is empty if this is
-    everything; else it says in words why the rest is missing.
+    `tables` counts the tables read at each level, root first (a table met twice counts twice); `table_gpas` says where they
+    lie, each once. `cut` is empty if this is everything; else it says in words why the rest is missing.
     """
 
     paging: PagingFormat
@@ -77,6 +77,7 @@ class AddressSpace:
     bad_entries: tuple[BadEntry, ...]
     tables: dict[str, int]
     cut: str = ""
+    table_gpas: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -101,6 +102,8 @@ class _Collector:
     mappings: list[Mapping] = field(default_factory=list)
     bad: list[BadEntry] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    seen: list[dict[int, None]] = field(default_factory=list)
+    """Where the tables of each level lie, in the order of their visit."""
     key_mask: int = 0
     """The bits of a folded entry that must be equal in one range."""
     start: int = 0
@@ -121,6 +124,7 @@ class _Collector:
             self.note_bad(BadEntry(above, gva, *found_in, WalkFailure.TABLE_UNREADABLE))
             return
         self.counts[depth] += 1
+        self.seen[depth][table_gpa] = None
         entries = struct.unpack(f"<{level.entries}{'Q' if entry_size == 8 else 'I'}", data)
         sign_bit = 1 << self.paging.gva_bits - 1 if not depth and self.paging.gva_bits > 32 else 0
         for index, raw in enumerate(entries):
@@ -190,6 +194,7 @@ def address_space(
     fold = RightsFold(special, rules)
     collector = _Collector(paging, rules, fold, read, max_tables, max_ranges, counts=[0] * len(rules))
     collector.key_mask = fold.significant
+    collector.seen = [{} for _ in rules]
     cut = ""
     try:
         collector.table(0, special.cr3 & paging.root_mask, 0, RW | US, (0, special.cr3))
@@ -197,4 +202,5 @@ def address_space(
         cut = str(reached)
     collector.flush()
     tables = {rule.level.name: count for rule, count in zip(rules, collector.counts, strict=True)}
-    return AddressSpace(paging, tuple(collector.mappings), tuple(collector.bad), tables, cut)
+    where = {rule.level.name: tuple(seen) for rule, seen in zip(rules, collector.seen, strict=True)}
+    return AddressSpace(paging, tuple(collector.mappings), tuple(collector.bad), tables, cut, where)

@@ -1,0 +1,7 @@
+"""`python -m belljar`: the command line."""
+
+import sys
+
+from belljar.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,182 @@
+"""`belljar run`: put a guest into a machine, run it, and end as it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from belljar.cli.files import ConsoleOutput, OutputFailed, OutputFile
+from belljar.cli.main import EXIT_PIPE_CLOSED, complain
+from belljar.cli.options import COUNT, SECONDS, guest_options, machine_options, option
+from belljar.devices.console import FileInput
+from belljar.engine import ENGINES
+from belljar.errors import ConfigurationError
+from belljar.machine import End, Machine, RunResult
+from belljar.machine.result import STATUS
+
+TO_STDERR = "-"
+"""What `--trace` without a value stands for."""
+
+QUIET_ENDS = (End.HALT, End.POWER_OFF, End.RESET, End.DEBUG_EXIT)
+"""Ends that are the guest's own will and need no words."""
+
+HELP = """Run GUEST, a sample's name (see `belljar samples`) or a file of raw code or ELF.
+
+The guest's console (ports 0xE9 and 0x3F8) is stdout and stdin; what belljar itself has to say goes to stderr.
+
+\b
+Examples:
+  belljar run hello-long
+  belljar run add --reg rax=2 --reg rbx=2
+  belljar run spin --timeout 0.5
+  belljar run boot.bin --mode real --load 0x7c00 --trace
+  belljar run kernel.elf --memory 64M --report report.json
+
+\b
+Exit status:
+  0    the guest halted or powered off
+  N    the guest asked for it: (value written to port 0xF4 << 1 | 1) & 255
+  124  the time limit or instruction limit was reached
+  125  belljar could not start it, or could not write its own output
+  130  Ctrl-C
+  134  the guest crashed (triple fault, refused VM entry)
+  135  the engine gave up (internal error)
+  141  whoever read stdout went away
+"""
+
+
+@click.command(help=HELP, short_help="Run a guest and end as it ended.")
+@guest_options
+@option("--timeout", type=SECONDS, metavar="SECONDS", help="End the run after so long.")
+@option("--instructions", type=COUNT, metavar="N", help="End it after exactly N instructions (engines that can count).")
+@option(
+    "--trace",
+    is_flag=False,
+    flag_value=TO_STDERR,
+    metavar="[FILE]",
+    help="Write a line for every exit to FILE, or to stderr.",
+)
+@option("--report", metavar="FILE", help="Write a report of the run to FILE as JSON, also when the guest crashed.")
+def command(**given: Any) -> int:
+    """Run a guest; the exit status."""
+    guest = given.pop("guest")
+    timeout, instructions = given.pop("timeout"), given.pop("instructions")
+    with ExitStack() as stack:
+        trace, report = _open_files(given.pop("trace"), given.pop("report"), stack)
+        console = ConsoleOutput(1)
+        machine = stack.enter_context(Machine(guest, output=console, input=FileInput(0), **machine_options(given)))
+        console.attach(machine)
+        _say_engine(machine)
+        tracer = None if trace is None else stack.enter_context(_Tracer(machine, trace))
+        result = _run(machine, timeout, instructions, tracer)
+        if tracer is not None:
+            tracer.flush()
+        status = _status(result, console)
+        if report is not None:
+            _write_report(machine, result, status, report)
+        return _last_words(machine, result, console, status)
+
+
+def _open_files(trace: str | None, report: str | None, stack: ExitStack) -> tuple[OutputFile | None, OutputFile | None]:
+    opened = []
+    for path, name, fd in ((trace, "--trace", 2), (report, "--report", 1)):
+        file = None if path is None else OutputFile(path, name, standard_fd=fd)
+        if file is not None:
+            stack.callback(file.close)
+        opened.append(file)
+    trace_file, report_file = opened
+    if trace_file is not None and report_file is not None and trace_file.same_as(report_file):
+        raise ConfigurationError("--trace and --report name the same file", hint="give each its own")
+    return trace_file, report_file
+
+
+def _run(machine: Machine, timeout: float | None, instructions: int | None, tracer: _Tracer | None) -> RunResult:
+    """Run; Ctrl-C and a trace that cannot be written are ends like others, so that there still is a report."""
+    started_ns = time.monotonic_ns()
+    observer = None if tracer is None else tracer.observe
+    try:
+        return machine.run(timeout=timeout, instructions=instructions, observer=observer)
+    except KeyboardInterrupt:
+        message = "interrupted (Ctrl-C)"
+    except BrokenPipeError:
+        message = "whoever read the trace went away"
+    return RunResult(End.STOPPED, STATUS[End.STOPPED], message, duration_ns=time.monotonic_ns() - started_ns)
+
+
+class _Tracer:
+    """Gathers trace lines and writes them in pieces; the rest when it is left."""
+
+    PIECE = 1 << 14
+
+    def __init__(self, machine: Machine, file: OutputFile) -> None:
+        from belljar.observe.trace import Trace
+
+        self._file = file
+        self._lines: list[str] = []
+        self._size = 0
+        self.observe = Trace(machine, self._add)
+
+    def _add(self, line: str) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= self.PIECE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is there."""
+        text, self._lines, self._size = "".join(self._lines), [], 0
+        if text:
+            self._file.write(text.encode())
+
+    def __enter__(self) -> _Tracer:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.flush()
+
+
+def _say_engine(machine: Machine) -> None:
+    """Say which engine `auto` took, where it was not the first choice."""
+    if machine.engine_reason and machine.engine.name != next(iter(ENGINES)):
+        click.echo(f"belljar: runs on {machine.engine.name} ({machine.engine_reason})", err=True)
+
+
+def _status(result: RunResult, console: ConsoleOutput) -> int:
+    if isinstance(console.error, BrokenPipeError):
+        return EXIT_PIPE_CLOSED
+    if console.error is not None:
+        return OutputFailed.exit_status
+    return result.status & 0xFF
+
+
+def _write_report(machine: Machine, result: RunResult, status: int, file: OutputFile) -> None:
+    from belljar.observe.report import run_report
+
+    file.write(json.dumps(run_report(machine, result, status=status), indent=2).encode() + b"\n")
+
+
+def _last_words(machine: Machine, result: RunResult, console: ConsoleOutput, status: int) -> int:
+    if console.error is not None:
+        if status != EXIT_PIPE_CLOSED:
+            complain(f"stdout: cannot write it: {os.strerror(console.error.errno or 0)}")
+        return status
+    if console.dropped:
+        complain(f"{console.dropped} bytes of console output were dropped: nobody read them before the run had to end")
+    if result.end not in QUIET_ENDS:
+        complain(result.message + _hint(machine, result))
+    return status
+
+
+def _hint(machine: Machine, result: RunResult) -> str:
+    if result.end is End.GAVE_UP:
+        if machine.engine.name != "soft" and "soft" in ENGINES:
+            return " (--engine soft executes every instruction)"
+        return " (`belljar doctor` says what this host's engine can do)"
+    if result.end is End.CRASH:
+        return " (--trace shows the exits before it, --report the registers)"
+    return ""

@@ -1,0 +1,1 @@
+"""Looking in: traces, reports, walks and explanations. Everything here reads a machine and never changes it."""
