@@ -5,10 +5,10 @@ Names are lower case, as the kernel's /proc/cpuinfo writes them where it knows t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 
 
 class Leaf(IntEnum):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 
 BREAKPOINTS = 4
 """DR0 to DR3 hold an address each."""

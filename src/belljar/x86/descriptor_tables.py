@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from belljar.errors import ConfigurationError
-from belljar.records import dataclass
 from belljar.x86.descriptors import (
     DESCRIPTOR_SIZE,
     SYSTEM_DESCRIPTOR_SIZE_LONG,
@@ -12,14 +13,10 @@ from belljar.x86.descriptors import (
     is_gate,
     is_wide,
 )
-from belljar.x86.gates import GATE_SIZE, GATE_SIZE_LONG, IVT_ENTRY_SIZE, decode_gate, describe_gate
-
-VECTORS = 256
-"""How many vectors there are (SDM 3A 6.2)."""
+from belljar.x86.gates import GATE_SIZE, GATE_SIZE_LONG, IVT_ENTRY_SIZE, VECTORS, decode_gate, describe_gate
 
 
-@dataclass(frozen=True, slots=True)
-class GdtEntry:
+class GdtEntry(NamedTuple):
     """One entry of a GDT or LDT: its selector (RPL 0), its bytes, and what it says in words."""
 
     selector: int
@@ -27,8 +24,7 @@ class GdtEntry:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class IdtEntry:
+class IdtEntry(NamedTuple):
     """One vector of an IDT or of the real-mode vector table: its bytes and what they say in words."""
 
     vector: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from belljar.errors import ConfigurationError
-from belljar.records import dataclass
 from belljar.x86.descriptors import SystemType
 
 GATE_SIZE = 8
@@ -14,6 +15,9 @@ GATE_SIZE_LONG = 16
 
 IVT_ENTRY_SIZE = 4
 """An entry of the real-mode interrupt vector table: IP, then CS (SDM 3B 21.1.4)."""
+
+VECTORS = 256
+"""How many vectors there are (SDM 3A 6.2)."""
 
 _NAMES: dict[int, str] = {
     SystemType.CALL_GATE16: "call gate 16",
@@ -26,8 +30,7 @@ _NAMES: dict[int, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(NamedTuple):
     """A gate: where it leads (`selector`, `offset`), its `type` (a SystemType that is a gate), DPL, IST (64-bit only).
 
     `parameters` is a legacy call gate's count of stack words to copy.

@@ -7,6 +7,8 @@ why user data is there twice.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from belljar.x86.descriptors import code_segment, data_segment, encode_segment
 
 KERNEL_CODE = 0x08
@@ -32,17 +34,12 @@ STAR = (USER_CODE32 | 3) << 48 | KERNEL_CODE << 32
 _CODE16_LIMIT = 0xFFFF
 
 
+@lru_cache(maxsize=16)
 def gdt_bytes(*, long_mode: bool, code16_base: int = 0) -> bytes:
     """The descriptors up to FIRST_TSS. `code16_base` is the base of the two 16-bit code segments, which span 64 KiB.
 
     All other segments are flat: base 0, 4 GiB.
     """
-    if not code16_base:
-        return _LONG if long_mode else _LEGACY
-    return _gdt_bytes(long_mode, code16_base)
-
-
-def _gdt_bytes(long_mode: bool, code16_base: int) -> bytes:
     user_data = data_segment(32, dpl=3)
     descriptors = (
         encode_segment(code_segment(64 if long_mode else 32)),
@@ -58,7 +55,3 @@ def _gdt_bytes(long_mode: bool, code16_base: int) -> bytes:
         encode_segment(data_segment(16, dpl=3)),
     )
     return bytes(8) + b"".join(descriptors)
-
-
-_LONG = _gdt_bytes(True, 0)
-_LEGACY = _gdt_bytes(False, 0)

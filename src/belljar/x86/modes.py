@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from belljar.errors import ConfigurationError
-from belljar.records import dataclass
 from belljar.x86 import gdt
 from belljar.x86.control import Cr0, Cr4, Efer
-from belljar.x86.descriptor_tables import VECTORS
+from belljar.x86.gates import VECTORS
 from belljar.x86.layout import Placement, TopDownAllocator
 from belljar.x86.paging import (
     NO_PAGING,
@@ -32,8 +32,7 @@ from belljar.x86.tss import CONSOLE_PORTS, TSS_SIZE, tss32, tss64
 __all__ = ["MODES", "REAL_MODE_END", "Mode", "Placement", "Setup", "build", "mode_named"]
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(NamedTuple):
     """A CPU mode. `bits` is the width of its code (16, 32, 64); `long` whether EFER.LMA is set.
 
     `page_sizes` (bytes) lists what the mode can map RAM with, the default first; empty without paging. `privileged` says
@@ -135,8 +134,7 @@ _CODE_SELECTOR = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(NamedTuple):
     """A machine's start: one state for each vCPU, and where everything lies that `build` wrote or set aside."""
 
     mode: Mode
@@ -147,8 +145,7 @@ class Setup:
     placements: tuple[Placement, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     """What `build` was asked for, checked."""
 
     mode: Mode

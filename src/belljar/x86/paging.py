@@ -6,8 +6,8 @@ The walker (`walker.py`) and the table builder (`tables.py`) are written once ag
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import NamedTuple
 
-from belljar.records import dataclass, field
 from belljar.x86.control import Cr0, Cr4, Efer
 from belljar.x86.state import SpecialRegisters
 
@@ -58,8 +58,7 @@ PSE36_PHYSICAL_BITS = 40
 """How far the address bits in a 4-MByte PDE reach at most (SDM 3A 4.3, table 4-4)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """One level of tables: `shift` is the lowest address bit of its index, `index_bits` the index's width.
 
     `leaf` says whether an entry maps a page: `never`, `always`, or `ps` (if bit 7 is set and the processor allows it).
@@ -71,18 +70,13 @@ class Level:
     shift: int
     index_bits: int
     leaf: str
-    page_size: int = field(init=False)
+    page_size: int
     """How many bytes an entry of this level spans."""
-    entries: int = field(init=False)
+    entries: int
     """How many entries a table of this level has."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "page_size", 1 << self.shift)
-        object.__setattr__(self, "entries", 1 << self.index_bits)
 
-
-@dataclass(frozen=True, slots=True)
-class PagingFormat:
+class PagingFormat(NamedTuple):
     """A paging mode (SDM 3A 4.1.1): its levels from the root down, an entry's size in bytes, and a linear address's width."""
 
     name: str
@@ -92,12 +86,8 @@ class PagingFormat:
     gva_bits: int
     root_mask: int
     """The bits of CR3 that are the root table's address."""
-    page_sizes: tuple[int, ...] = field(init=False)
+    page_sizes: tuple[int, ...]
     """Every page size the format has, smallest first."""
-
-    def __post_init__(self) -> None:
-        sizes = tuple(level.page_size for level in reversed(self.levels) if level.leaf != "never")
-        object.__setattr__(self, "page_sizes", sizes)
 
     def canonical(self, gva: int) -> bool:
         """Whether `gva` is an address at all: canonical in the 64-bit formats (SDM 1 3.3.7.1), below 4 GiB in the others."""
@@ -107,40 +97,51 @@ class PagingFormat:
         return high == 0 or high == (1 << 65 - self.gva_bits) - 1
 
 
-_PT = Level("PT", "PTE", 12, 9, "always")
-_PD = Level("PD", "PDE", 21, 9, "ps")
-_PDPT = Level("PDPT", "PDPTE", 30, 9, "ps")
-_PML4 = Level("PML4", "PML4E", 39, 9, "never")
-_PML5 = Level("PML5", "PML5E", 48, 9, "never")
+def _level(name: str, entry_name: str, shift: int, index_bits: int, leaf: str) -> Level:
+    return Level(name, entry_name, shift, index_bits, leaf, 1 << shift, 1 << index_bits)
+
+
+_PT = _level("PT", "PTE", 12, 9, "always")
+_PD = _level("PD", "PDE", 21, 9, "ps")
+_PDPT = _level("PDPT", "PDPTE", 30, 9, "ps")
+_PML4 = _level("PML4", "PML4E", 39, 9, "never")
+_PML5 = _level("PML5", "PML5E", 48, 9, "never")
+_LONG_PAGE_SIZES = (SIZE_4K, SIZE_2M, SIZE_1G)
 _LONG_ROOT_MASK = (1 << MAX_PHYSICAL_BITS) - PAGE_SIZE
 
-NO_PAGING = PagingFormat("none", "no paging", (), 4, 32, 0)
+NO_PAGING = PagingFormat("none", "no paging", (), 4, 32, 0, ())
 """CR0.PG = 0: a linear address is the physical address."""
 
 PAGING_32BIT = PagingFormat(
     "32-bit",
     "32-bit paging, two levels",
-    (Level("PD", "PDE", 22, 10, "ps"), Level("PT", "PTE", 12, 10, "always")),
+    (_level("PD", "PDE", 22, 10, "ps"), _level("PT", "PTE", 12, 10, "always")),
     4,
     32,
     0xFFFFF000,
+    (SIZE_4K, SIZE_4M),
 )
 """32-bit paging (SDM 3A 4.3); 4-MByte pages with CR4.PSE."""
 
 PAGING_PAE = PagingFormat(
     "pae",
     "PAE paging, three levels",
-    (Level("PDPT", "PDPTE", 30, 2, "never"), _PD, _PT),
+    (_level("PDPT", "PDPTE", 30, 2, "never"), _PD, _PT),
     8,
     32,
     0xFFFFFFE0,
+    (SIZE_4K, SIZE_2M),
 )
 """PAE paging (SDM 3A 4.4): four PDPTEs, without write and user bits of their own."""
 
-PAGING_4LEVEL = PagingFormat("4-level", "4-level paging", (_PML4, _PDPT, _PD, _PT), 8, 48, _LONG_ROOT_MASK)
+PAGING_4LEVEL = PagingFormat(
+    "4-level", "4-level paging", (_PML4, _PDPT, _PD, _PT), 8, 48, _LONG_ROOT_MASK, _LONG_PAGE_SIZES
+)
 """4-level paging (SDM 3A 4.5)."""
 
-PAGING_5LEVEL = PagingFormat("5-level", "5-level paging", (_PML5, _PML4, _PDPT, _PD, _PT), 8, 57, _LONG_ROOT_MASK)
+PAGING_5LEVEL = PagingFormat(
+    "5-level", "5-level paging", (_PML5, _PML4, _PDPT, _PD, _PT), 8, 57, _LONG_ROOT_MASK, _LONG_PAGE_SIZES
+)
 """5-level paging (SDM 3A 4.5)."""
 
 FORMATS = {item.name: item for item in (NO_PAGING, PAGING_32BIT, PAGING_PAE, PAGING_4LEVEL, PAGING_5LEVEL)}
@@ -158,8 +159,7 @@ def format_of(special: SpecialRegisters) -> PagingFormat:
     return PAGING_5LEVEL if special.cr4 & Cr4.LA57 else PAGING_4LEVEL
 
 
-@dataclass(frozen=True, slots=True)
-class LevelRules:
+class LevelRules(NamedTuple):
     """What one level's entries may be under given control registers; masks over the raw entry."""
 
     level: Level

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from belljar.errors import ConfigurationError
-from belljar.records import dataclass, field
 from belljar.x86.paging import (
     MAX_PHYSICAL_BITS,
     PAGING_32BIT,
@@ -42,15 +41,17 @@ def _run(first: int, step: int, count: int, entry_size: int) -> bytes:
     return array(_ARRAY_TYPES[entry_size], range(first, first + step * count, step)).tobytes()
 
 
-@dataclass(slots=True)
 class Table:
     """One table: its level, where it lies, the first linear address it covers, its bytes, and the tables below by index."""
 
-    level: Level
-    gpa: int
-    gva: int
-    data: bytearray
-    children: dict[int, Table] = field(default_factory=dict)
+    __slots__ = ("children", "data", "gpa", "gva", "level")
+
+    def __init__(self, level: Level, gpa: int, gva: int, data: bytearray) -> None:
+        self.level = level
+        self.gpa = gpa
+        self.gva = gva
+        self.data = data
+        self.children: dict[int, Table] = {}
 
 
 class PageTableBuilder:

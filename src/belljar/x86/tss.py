@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from belljar.errors import ConfigurationError
-from belljar.records import dataclass
 
 
-@dataclass(frozen=True, slots=True)
-class TssField:
+class TssField(NamedTuple):
     """A field of a TSS: its manual name, byte offset and size in bytes."""
 
     name: str
