@@ -26,6 +26,7 @@ $(VENV)/bin/python:
 $(STAMP): $(VENV)/bin/python pyproject.toml constraints.txt $(COMPILED)
 	$(PIP) -c constraints.txt cython setuptools wheel
 	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m compileall -q src benchmarks
 	@touch $@
 
 lint: $(STAMP)
