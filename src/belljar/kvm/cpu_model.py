@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from struct import pack_into, unpack_from
+from struct import iter_unpack, pack_into
 
 from belljar.kvm.abi.structs import kvm_cpuid2, kvm_cpuid_entry2
 
@@ -25,31 +25,31 @@ EBX_OFFSET, EDX_OFFSET = 16, 24
 class CpuModel:
     """The CPUID table that new vCPUs get."""
 
-    def __init__(self, entries: list[kvm_cpuid_entry2]) -> None:
-        """`entries` as KVM_GET_SUPPORTED_CPUID gave them; they name the host CPU that was asked, which no guest is."""
-        tail = b"".join(bytes(entry) for entry in entries)
-        self._table = bytearray(bytes(kvm_cpuid2(nent=len(entries))) + tail)
+    def __init__(self, table: bytes) -> None:
+        """`table` as KVM_GET_SUPPORTED_CPUID gave it: a kvm_cpuid2; it names the host CPU that was asked, which no guest is."""
+        self._table = table
         self._apic_id_offsets: list[int] = []
         self._x2apic_id_offsets: list[int] = []
-        self._features: dict[tuple[int, int], tuple[int, int, int, int]] = {}
-        for number in range(len(entries)):
-            at = kvm_cpuid2.size + number * kvm_cpuid_entry2.size
-            function, index, _, eax, ebx, ecx, edx = unpack_from("<7I", self._table, at)
-            self._features[function, index] = (eax, ebx, ecx, edx)
+        self._features: dict[tuple[int, int], tuple[int, ...]] = {}
+        at = kvm_cpuid2.size
+        for function, index, _, *values in iter_unpack("<7I12x", memoryview(self._table)[at:]):
+            self._features[function, index] = tuple(values)
             if function == LEAF_FEATURES:
                 self._apic_id_offsets.append(at + EBX_OFFSET + 3)
             elif function in LEAVES_TOPOLOGY:
                 self._x2apic_id_offsets.append(at + EDX_OFFSET)
+            at += kvm_cpuid_entry2.size
 
     def table_for(self, apic_id: int) -> bytearray:
-        """The argument of KVM_SET_CPUID2 for one vCPU; used up before the next call."""
+        """The argument of KVM_SET_CPUID2 for one vCPU."""
+        table = bytearray(self._table)
         for offset in self._apic_id_offsets:
-            self._table[offset] = apic_id & 0xFF
+            table[offset] = apic_id & 0xFF
         for offset in self._x2apic_id_offsets:
-            pack_into("<I", self._table, offset, apic_id)
-        return self._table
+            pack_into("<I", table, offset, apic_id)
+        return table
 
-    def leaf(self, function: int, index: int = 0) -> tuple[int, int, int, int]:
+    def leaf(self, function: int, index: int = 0) -> tuple[int, ...]:
         """EAX, EBX, ECX, EDX of a leaf; zeros where there is none."""
         return self._features.get((function, index), (0, 0, 0, 0))
 

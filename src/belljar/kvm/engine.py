@@ -13,6 +13,10 @@ from belljar.kvm.engine_vcpu import KvmVcpu
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
 
+_cpu_models: dict[str, CpuModel] = {}
+"""By device: what KVM_GET_SUPPORTED_CPUID said the first time. It asks the processor for every leaf, which costs more
+than all else that makes a VM, and its answer does not change while a process lives."""
+
 
 class KvmEngine:
     """Runs machines on /dev/kvm, each vCPU on a host thread of its own.
@@ -24,6 +28,7 @@ class KvmEngine:
     threaded = True
 
     def __init__(self, path: str = DEVICE) -> None:
+        self.path = path
         self.kvm = Kvm(path)
         self._cpu_model: CpuModel | None = None
         self._coalesces_ports: bool | None = None
@@ -31,9 +36,10 @@ class KvmEngine:
 
     @property
     def cpu_model(self) -> CpuModel:
-        """What guests see of the processor; asked of the kernel once."""
+        """What guests see of the processor."""
         if self._cpu_model is None:
-            self._cpu_model = CpuModel(self.kvm.supported_cpuid())
+            self._cpu_model = _cpu_models.get(self.path) or CpuModel(self.kvm.supported_cpuid_table())
+            _cpu_models[self.path] = self._cpu_model
         return self._cpu_model
 
     @property

@@ -82,6 +82,10 @@ class Kvm(Capable):
         """What a guest's CPUID may say on this host (KVM_GET_SUPPORTED_CPUID, api.rst 4.46)."""
         return list(self._cpuid(ioctls.KVM_GET_SUPPORTED_CPUID, caps.KVM_CAP_EXT_CPUID).entries)
 
+    def supported_cpuid_table(self) -> bytes:
+        """The same as the kernel's `struct kvm_cpuid2`, ready for KVM_SET_CPUID2."""
+        return bytes(self._cpuid(ioctls.KVM_GET_SUPPORTED_CPUID, caps.KVM_CAP_EXT_CPUID))
+
     def emulated_cpuid(self) -> list[kvm_cpuid_entry2]:
         """Features that KVM would emulate, slowly, if the guest's CPUID has them (api.rst 4.88)."""
         return list(self._cpuid(ioctls.KVM_GET_EMULATED_CPUID, caps.KVM_CAP_EXT_EMUL_CPUID).entries)
