@@ -23,6 +23,7 @@ from belljar.machine.config import MachineConfig
 from belljar.machine.cpu import Cpu, with_parts
 from belljar.machine.crash import describe_exit
 from belljar.machine.guest import Guest, resolve
+from belljar.machine.halt import halt_length
 from belljar.machine.result import End, RunResult
 from belljar.machine.runner import Observer, Runner
 from belljar.machine.select import select_engine
@@ -169,20 +170,23 @@ class Machine:
         return self._runner.exits(timeout=timeout)
 
     def step(self, cpu: Cpu | None = None) -> RunResult:
-        """Execute one instruction on one vCPU; End.DEBUG unless that instruction ended the guest."""
+        """Execute one instruction on one vCPU; End.DEBUG unless that instruction ended the guest.
+
+        Stepping a HLT is End.HALT, as running it would be; stepping on afterwards continues behind it.
+        """
         self._check_open()
         cpu = cpu or self.cpu
+        before_gva = cpu.pc_gva
+        behind_halt = halt_length(self.peek_code(cpu), cpu.bits)
         cpu.vcpu.set_debug(DebugControl(single_step=True))
         try:
-            others = [(other, other.halted) for other in self.cpus if other is not cpu]
-            for other, _ in others:
-                other.halted = True
-            result = self._runner.run(timeout=None, instructions=None, observer=None, in_turn=True)
-            for other, halted in others:
-                other.halted = halted
-            return result
+            result = self._runner.run_one(cpu)
         finally:
             self._apply_debug()
+        # KVM reports the step and forgets the halt where its emulator executed the HLT.
+        if result.end is End.DEBUG and behind_halt and cpu.pc_gva == before_gva + behind_halt:
+            result = self._runner.settle_halt(cpu)
+        return result
 
     def stop(self) -> None:
         """End the run that is going on, or else the next one. From any thread, in every state of the guest."""

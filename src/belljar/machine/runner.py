@@ -81,6 +81,19 @@ class Runner:
                 pass
         return self._conclude(started_ns)
 
+    def run_one(self, cpu: Cpu) -> RunResult:
+        """Run one vCPU alone, without a time limit: for a step."""
+        started_ns = self._begin(None)
+        for _ in self._turns([cpu], None, None, single_exit=False):
+            pass
+        return self._conclude(started_ns)
+
+    def settle_halt(self, cpu: Cpu) -> RunResult:
+        """Count a vCPU as halted after the fact; the result says so, and the next run continues behind the HLT."""
+        cpu.halted = True
+        self.result = RunResult(End.HALT, STATUS[End.HALT], "the guest halted", cpu.index)
+        return self.result
+
     def exits(self, *, timeout: float | None) -> Iterator[Exit]:
         """Run, vCPUs in turn, and give every exit after its device has served it; the machine stands still meanwhile."""
         started_ns = self._begin(timeout)
