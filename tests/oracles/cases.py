@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import takewhile
 
 from belljar.x86.state import GENERAL_REGISTERS
 
@@ -80,6 +81,15 @@ STATUS = 0x8D5
 """CF, PF, AF, ZF, SF, OF (SDM 1 3.4.3.1)."""
 RF = 1 << 16
 """Resume flag: the saved image has it set for faults (SDM 3B 18.3.1.1); paravirtual hosts differ."""
+
+
+PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+"""Legacy prefixes (SDM 2A 2.1.1)."""
+
+
+def prefixes(code: bytes) -> set[int]:
+    """The legacy prefixes that an instruction begins with."""
+    return set(takewhile(PREFIXES.__contains__, code))
 
 
 def differences(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from .cases import RF, Case, Outcome, Stop, Unsupported, differences
+from .cases import RF, Case, Outcome, Stop, Unsupported, differences, prefixes
 from .exam import disassembly
 from .forms import words
 from .on_engine import EngineOracle
+from .on_linux import UNSUITED, LinuxOracle, like_process
 
 HOST_STATE = {
     **dict.fromkeys(
@@ -19,7 +20,7 @@ HOST_STATE = {
     ),
     **dict.fromkeys(words("LAR LSL VERR VERW LDS LES LFS LGS LSS"), "it reads the host's own descriptor table"),
     **dict.fromkeys(words("CALL_FAR JMP_FAR RETF IRET IRETD IRETQ"), "it loads from the host's own descriptor table"),
-    **dict.fromkeys(words("SYSCALL SYSRET SYSENTER SYSEXIT INT INT1 INT3 INTO"), "it enters the host's kernel first"),
+    **dict.fromkeys(words("SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ INT INT1 INT3 INTO"), "it enters the host's kernel first"),
     **dict.fromkeys(words("WRFSBASE WRGSBASE RDFSBASE RDGSBASE"), "the host keeps these registers for itself"),
 }
 """Mnemonics without a comparable answer at CPL 3 on a host whose KVM is paravirtual, and why."""
@@ -31,7 +32,7 @@ EMULATOR_LIES = {
     **dict.fromkeys(
         words("CPUID RDTSC RDTSCP RDMSR WRMSR RDPMC RDRAND RDSEED RDPID"), "its answer is a property of the host"
     ),
-    **dict.fromkeys(words("SYSCALL SYSRET SYSENTER SYSEXIT"), "needs MSRs that the case does not set"),
+    **dict.fromkeys(words("SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ"), "needs MSRs that the case does not set"),
 }
 """Mnemonics that the kernel's instruction emulator gets wrong on its own, and how."""
 
@@ -39,10 +40,14 @@ REGISTER_LOADS = re.compile(r"SREG|P[DWQ]_[CDESFG]S")
 
 
 class Trusted:
-    """An oracle on KVM that refuses what KVM is known not to tell. `user`: the real CPU at CPL 3, else the emulator."""
+    """An oracle on KVM that refuses what KVM is known not to tell: the real CPU at CPL 3, else the kernel's emulator.
 
-    def __init__(self, oracle: EngineOracle) -> None:
-        self.oracle, self.world = oracle, oracle.world
+    Paravirtual KVM finishes some faulting accesses in its emulator. `witness`, a process on the same CPU, must agree on
+    everything it can see; KVM adds what only an IDT handler sees.
+    """
+
+    def __init__(self, oracle: EngineOracle, witness: LinuxOracle | None = None) -> None:
+        self.oracle, self.world, self.witness = oracle, oracle.world, witness
         self.user = oracle.world.cpl == 3
         self.known = HOST_STATE if self.user else EMULATOR_LIES
 
@@ -53,18 +58,33 @@ class Trusted:
             raise Unsupported(f"{who}: {case.mnemonic}: {self.known[case.mnemonic]}")
         if self.user and REGISTER_LOADS.search(case.note):
             raise Unsupported(f"{who}: segment registers hold the host's selectors")
-        if not self.user and b"\xf0" in case.code[:4] and "(bad)" in disassembly(case, self.world.bits):
+        if not self.user and 0xF0 in prefixes(case.code) and "(bad)" in disassembly(case, self.world.bits):
             raise Unsupported(f"{who}: accepts LOCK where it must not")
         if not self.user and case.note.startswith("PUSHD_") and REGISTER_LOADS.search(case.note):
             raise Unsupported(f"{who}: writes 16 of 32 bits, as the manual allows (PUSH, Description)")
         outcome = self.oracle.ask(case)
         if self.world.name == "protected16" and outcome.stop is Stop.FAULT:
             raise Unsupported(f"{who}: delivers exceptions to the wrong place where SS has a base")
+        if self._contradicted(case, outcome):
+            raise Unsupported(f"{who}: KVM answers otherwise than a process on the same CPU")
         return outcome
+
+    def _contradicted(self, case: Case, outcome: Outcome) -> bool:
+        if self.witness is None or case.mnemonic in UNSUITED:
+            return False
+        return bool(like_process(case, self.witness.ask(case), outcome))
+
+    def __enter__(self) -> Trusted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Give the oracle back."""
         self.oracle.close()
+        if self.witness is not None:
+            self.witness.close()
 
 
 def like_real_cpu(case: Case, expected: Outcome, got: Outcome) -> list[str]:

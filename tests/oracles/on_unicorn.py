@@ -33,7 +33,7 @@ from unicorn import x86_const as x86
 
 from belljar.x86.state import GENERAL_REGISTERS
 
-from .cases import PAGE, Case, Outcome, Stop, Unsupported
+from .cases import PAGE, Case, Outcome, Stop, Unsupported, prefixes
 from .forms import words
 from .on_engine import answer
 from .worlds import (
@@ -59,7 +59,7 @@ PAGE_FAULTS = (
 )  # fmt: skip
 MODES = {16: UC_MODE_16, 32: UC_MODE_32, 64: UC_MODE_64}
 SYSTEM = words(
-    "CALL_FAR JMP_FAR RETF IRET IRETD IRETQ LDS LES LFS LGS LSS LLDT LTR LGDT LIDT SYSEXIT SYSRET SYSCALL SYSENTER"
+    "CALL_FAR JMP_FAR RETF IRET IRETD IRETQ LDS LES LFS LGS LSS LLDT LTR LGDT LIDT SYSEXIT SYSEXITQ SYSRET SYSRETQ SYSCALL SYSENTER"
 )
 RANDOM = words(
     "RDTSC RDTSCP RDRAND RDSEED CPUID RDPMC RDPID RDMSR WRMSR SGDT SIDT SLDT STR SMSW LMSW CLTS INVLPG INVPCID"
@@ -71,6 +71,7 @@ CANNOT = {
     **dict.fromkeys(words("STI CLI HLT SWAPGS WBINVD INVD WRPKRU RDPKRU CLAC STAC LAR LSL VERR VERW"), "system state"),
     **dict.fromkeys(words("ADCX ADOX CLFLUSHOPT CLWB RESERVEDNOP UD0 UD1"), "its CPU models do not have it"),
     "BLSI": "sets CF the wrong way round",
+    "BEXTR": "loses a bit of lengths beyond the operand",
     "BZHI": "takes the index modulo the operand size",
 }
 """Mnemonics that Unicorn has no comparable answer for, and why."""
@@ -159,17 +160,19 @@ class UnicornOracle:
 
     def _refuse(self, case: Case) -> None:
         """Raise Unsupported for what is known to be wrong or fatal in Unicorn 2.1."""
-        prefixes = case.code[:4]
+        found = prefixes(case.code)
         if case.mnemonic in CANNOT:
             raise Unsupported(f"unicorn: {case.mnemonic}: {CANNOT[case.mnemonic]}")
-        if b"\xf0" in prefixes and case.mnemonic in ("BTS", "BTR", "BTC"):
+        if 0xF0 in found and case.mnemonic in ("BTS", "BTR", "BTC"):
             raise Unsupported("unicorn: LOCK BTS/BTR/BTC with a register aborts the process")
-        if b"\xf0" in prefixes and case.mnemonic in ("NEG", "XCHG"):
-            raise Unsupported("unicorn: LOCK NEG gets flags wrong, LOCK XCHG with a register does not fault")
-        if self.world.name == "protected" and (b"\x64" in prefixes or b"\x65" in prefixes):
+        if 0xF0 in found and case.mnemonic in ("NEG", "XCHG", "XADD"):
+            raise Unsupported("unicorn: LOCK NEG gets flags wrong, LOCK XCHG and XADD with a register do not fault")
+        if self.world.name == "protected" and {0x64, 0x65} & found:
             raise Unsupported("unicorn: FS and GS have no base without a descriptor table")
         if "SREG" in case.note or "_FS" in case.note or "_GS" in case.note or re.search(r"P[DW]_[CDES]S", case.note):
             raise Unsupported("unicorn: segment registers need a descriptor table")
+        if self.world.bits == 64 and case.note.startswith(("SHLD", "SHRD")) and "IMM8" in case.note:
+            raise Unsupported("unicorn: forgets the immediate in the RIP-relative address of SHLD and SHRD")
         if "_F7R1" in case.note or "_F6R1" in case.note:
             raise Unsupported("unicorn: does not know the second encoding of TEST")
         if "_CR" in case.note or "_DR" in case.note:

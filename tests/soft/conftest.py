@@ -13,6 +13,7 @@ from oracles.cases import Unsupported
 from oracles.exam import Oracle
 from oracles.native import Trusted
 from oracles.on_engine import EngineOracle
+from oracles.on_linux import LinuxOracle
 from oracles.on_unicorn import UnicornOracle
 
 INSTRUCTIONS = 200_000
@@ -52,7 +53,21 @@ def tested(soft_engine: Engine) -> Iterator[Callable[[str], EngineOracle]]:
 @pytest.fixture(scope="module")
 def on_kvm(kvm_engine: Engine) -> Iterator[Callable[[str], Trusted]]:
     """KVM by world name."""
-    yield from _keep(lambda world: Trusted(EngineOracle(kvm_engine, world).__enter__()))
+
+    def make(world: str) -> Trusted:
+        oracle = EngineOracle(kvm_engine, world).__enter__()
+        try:
+            return Trusted(oracle, LinuxOracle(world))
+        except Unsupported:  # another CPL than 3, or no tracing here
+            return Trusted(oracle)
+
+    yield from _keep(make)
+
+
+@pytest.fixture(scope="module")
+def on_linux() -> Iterator[Callable[[str], LinuxOracle]]:
+    """The real CPU through a traced process, by world name."""
+    yield from _keep(LinuxOracle)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from oracles.cases import Case, Stop, differences
+from oracles.cases import Case, Stop
+from oracles.on_linux import like_process
 from oracles.worlds import CODE, CODE_SIZE, DATA, STACK
 
 PAGE_END = CODE + CODE_SIZE // 2
@@ -16,10 +17,10 @@ def outcome(world, tested, code, registers=None, memory=None, offset=None):
     return tested(world).ask(Case(code, registers or {}, 0x202 if "user" in world else 2, memory or {}, offset=offset))
 
 
-def both(world, tested, on_kvm, case):
+def both(world, tested, on_linux, case):
     """The engine on trial and the real CPU agree; the outcome."""
     got = tested(world).ask(case)
-    assert not differences(case, on_kvm(world).ask(case), got), case
+    assert not like_process(case, on_linux(world).ask(case), got), case
     return got
 
 
@@ -98,17 +99,17 @@ def test_second_half_of_an_instruction_is_patched(split, tested):
 
 
 @pytest.mark.parametrize("world", ["long-user", "compat-user"])
-def test_fetch_that_runs_into_an_absent_page_faults_there(world, tested, on_kvm):
+def test_fetch_that_runs_into_an_absent_page_faults_there(world, tested, on_linux):
     end = CODE + CODE_SIZE
     case = Case(bytes.fromhex("b811"), {}, 0x202, {}, offset=end - 2)
-    got = both(world, tested, on_kvm, case)
+    got = both(world, tested, on_linux, case)
     assert (got.vector, got.cr2, got.rip) == (14, end, end - 2)
 
 
 @pytest.mark.parametrize("world", ["long-user", "compat-user"])
-def test_store_across_into_an_absent_page_changes_nothing(world, tested, on_kvm):
+def test_store_across_into_an_absent_page_changes_nothing(world, tested, on_linux):
     end = 0xD000 - 2  # the page behind the data window is read-only
     case = Case(bytes.fromhex("8907"), {"rdi": end, "rax": 0x12345678}, 0x202)
-    got = both(world, tested, on_kvm, case)
+    got = both(world, tested, on_linux, case)
     assert (got.vector, got.error & 7, got.cr2) == (14, 7, 0xD000)
     assert not got.memory

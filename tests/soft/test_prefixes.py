@@ -10,7 +10,7 @@ import pytest
 from oracles.cases import Case
 from oracles.exam import examine
 from oracles.generate import corner
-from oracles.native import like_real_cpu
+from oracles.on_linux import like_process
 from oracles.worlds import CODE, DATA, STACK
 
 LEGACY = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3)
@@ -76,34 +76,34 @@ def combinations(bits, rng, count):
         yield row, rng.choice(sorted(BODIES.values()))
 
 
-def run(world, bits, tested, on_kvm, count, seed):
+def run(world, bits, tested, on_linux, count, seed):
     """Put all combinations to both."""
     rng = random.Random(f"prefixes {seed}")
     cases = (one(row, body, rng, bits) for row, body in combinations(bits, rng, count))
-    exam = examine(cases, on_kvm(world), tested(world), like_real_cpu)
+    exam = examine(cases, on_linux(world), tested(world), like_process)
     exam.verdict(pytest.skip)
 
 
 @pytest.mark.parametrize(("world", "bits"), [("long-user", 64), ("compat-user", 32), ("compat16-user", 16)])
-def test_prefix_combinations_mean_what_they_mean_to_the_real_cpu(world, bits, tested, on_kvm):
-    run(world, bits, tested, on_kvm, 2500, 0)
+def test_prefix_combinations_mean_what_they_mean_to_the_real_cpu(world, bits, tested, on_linux):
+    run(world, bits, tested, on_linux, 2500, 0)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(1, 9))
 @pytest.mark.parametrize(("world", "bits"), [("long-user", 64), ("compat-user", 32), ("compat16-user", 16)])
-def test_many_prefix_combinations(world, bits, seed, tested, on_kvm):
-    run(world, bits, tested, on_kvm, 100_000, seed)
+def test_many_prefix_combinations(world, bits, seed, tested, on_linux):
+    run(world, bits, tested, on_linux, 100_000, seed)
 
 
 @pytest.mark.parametrize("body", ["90", "40", "0107", "0fb607", "b878563412"])
 @pytest.mark.parametrize("length", range(1, 18))
 @pytest.mark.parametrize("world", ["long-user", "compat-user"])
-def test_instruction_of_more_than_fifteen_bytes_is_a_fault(world, length, body, tested, on_kvm):
+def test_instruction_of_more_than_fifteen_bytes_is_a_fault(world, length, body, tested, on_linux):
     code = b"\x66" * max(0, length - len(body) // 2) + bytes.fromhex(body)
     case = Case(code, {"rdi": DATA}, 0x202, undefined_flags=0x8D5)
     got = tested(world).ask(case)
     if len(code) > LENGTHS:
         assert (got.vector, got.error, got.rip) == (13, 0, CODE)
-    exam = examine([case], on_kvm(world), tested(world), like_real_cpu)
+    exam = examine([case], on_linux(world), tested(world), like_process)
     exam.verdict(pytest.skip)

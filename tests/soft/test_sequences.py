@@ -8,7 +8,7 @@ import pytest
 
 from oracles.exam import examine, like_unicorn
 from oracles.forms import words
-from oracles.native import like_real_cpu
+from oracles.on_linux import like_process
 from oracles.on_unicorn import CANNOT
 from oracles.sequences import Sequencer
 
@@ -25,8 +25,8 @@ def programs(place, seed, count, without=frozenset()):
 
 
 @pytest.mark.parametrize("world", ["long-user", "compat-user", "compat16-user"])
-def test_sequence_gives_what_the_real_cpu_gives(world, tested, on_kvm):
-    examine(programs(tested(world).world, 0, COUNT), on_kvm(world), tested(world), like_real_cpu).verdict(pytest.skip)
+def test_sequence_gives_what_the_real_cpu_gives(world, tested, on_linux):
+    examine(programs(tested(world).world, 0, COUNT), on_linux(world), tested(world), like_process).verdict(pytest.skip)
 
 
 @pytest.mark.parametrize("world", ["real", "protected", "long"])
@@ -38,7 +38,7 @@ def test_sequence_gives_what_unicorn_gives(world, tested, on_unicorn):
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(1, 5))
 @pytest.mark.parametrize("world", ["long-user", "compat-user", "compat16-user"])
-def test_many_sequences_give_what_the_real_cpu_gives(world, seed, tested, on_kvm):
-    examine(programs(tested(world).world, seed, SOAK_COUNT), on_kvm(world), tested(world), like_real_cpu).verdict(
+def test_many_sequences_give_what_the_real_cpu_gives(world, seed, tested, on_linux):
+    examine(programs(tested(world).world, seed, SOAK_COUNT), on_linux(world), tested(world), like_process).verdict(
         pytest.skip
     )
