@@ -56,6 +56,10 @@ class KvmEngine:
             self._watchpoints_work = probe.watchpoints_work(self)
         return self._watchpoints_work
 
+    def describe(self) -> probe.Facts:
+        """What this engine can do on this host, found out by asking and trying (tens of milliseconds)."""
+        return probe.examine(self)
+
     def create_vm(self) -> KvmVm:
         """A VM without memory and vCPUs. Raises EngineError if the kernel refuses, ClosedError after `close`."""
         try:

@@ -139,12 +139,17 @@ class KvmVcpu:
             self._check_paging(state, mode)
 
     def _check_paging(self, state: CpuState, mode: str) -> None:
-        """Pages of 1 GiB where the guest's CPUID has none: the walk finds a reserved bit, and so would the processor."""
-        gva = state.special.cs.base + state.registers.rip
-        if not self.raw.translate(gva).valid and not self._vm.engine.cpu_model.has_1g_pages:
-            reason = f"the start address {gva:#x} cannot be translated, and KVM offers no 1 GiB pages here"
-            if maps_with_1g_page(self._vm.read, state.special, gva):
-                self._refuse(mode, reason)
+        """Pages of 1 GiB where the guest's CPUID has none: a walk finds a reserved bit, and so does the processor."""
+        if self._vm.engine.cpu_model.has_1g_pages:
+            return
+        special = state.special
+        for what, gva in (
+            ("the first instruction", special.cs.base + state.registers.rip),
+            ("the GDT", special.gdt.base_gva),
+            ("the IDT", special.idt.base_gva),
+        ):
+            if maps_with_1g_page(self._vm.read, special, gva) and not self.raw.translate(gva).valid:
+                self._refuse(mode, f"{what} at {gva:#x} lies in a page of 1 GiB, and KVM has no such pages here")
 
     def _refuse(self, mode: str, reason: str) -> NoReturn:
         raise ModeUnsupported(

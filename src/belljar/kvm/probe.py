@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MEMORY = 0x2000
 CODE_GPA = 0x1000
+DEFAULT_VCPUS = 4
+"""How many vCPUs there can be where the kernel does not say (api.rst 4.7)."""
+
 LIMIT_NS = 1_000_000_000
 """How long a probe may run; far more than any needs."""
 
@@ -104,6 +107,19 @@ def watchpoints_work(engine: KvmEngine) -> bool:
     return reason is ExitReason.DEBUG
 
 
+def single_step_works(engine: KvmEngine) -> bool:
+    """Whether the host can step a guest instruction by instruction."""
+    reason, _ = _run(engine, b"\x90\x90\xf4", DebugControl(single_step=True))  # nop; nop; hlt
+    return reason is ExitReason.DEBUG
+
+
+def breakpoints_work(engine: KvmEngine) -> bool:
+    """Whether an execution breakpoint in a debug register stops the guest."""
+    control = DebugControl(breakpoints_gva=(CODE_GPA + 1,))
+    reason, _ = _run(engine, b"\x90\x90\xf4", control)
+    return reason is ExitReason.DEBUG
+
+
 def measure_speed(engine: KvmEngine, loops: int = 1000) -> Speed:
     """Time `loops` (to 65,535) LOOP instructions in real mode, the cost of a run that halts at once taken off."""
     halt = DebugControl()
@@ -112,3 +128,43 @@ def measure_speed(engine: KvmEngine, loops: int = 1000) -> Speed:
     looped = min(_run(engine, b"\xe2\xfe\xf4", halt, rcx=loops)[1] for _ in range(3))  # loop $; hlt
     per_second = loops * 1e9 / max(looped - empty, 1)
     return Speed(per_second, per_second > NATIVE_LOOPS_PER_SECOND)
+
+
+class Facts(NamedTuple):
+    """What a KVM engine can do on this host; sizes and counts as the kernel gives them."""
+
+    device: str
+    api_version: int
+    capabilities: dict[str, int]
+    recommended_vcpus: int
+    most_vcpus: int
+    memory_slots: int
+    speed: Speed
+    long_mode: bool
+    five_level_paging: bool
+    pages_1g: bool
+    single_step: bool
+    breakpoints: bool
+    watchpoints: bool
+    batched_writes: bool
+
+
+def examine(engine: KvmEngine) -> Facts:
+    """Ask and try everything; some 20 ms where CPL0 is emulated. For modes, run guests: `KvmVcpu.set_state` refuses."""
+    capabilities = engine.kvm.capabilities()
+    return Facts(
+        engine.kvm.path,
+        engine.kvm.api_version,
+        capabilities,
+        capabilities["KVM_CAP_NR_VCPUS"] or DEFAULT_VCPUS,
+        capabilities["KVM_CAP_MAX_VCPUS"] or capabilities["KVM_CAP_NR_VCPUS"] or DEFAULT_VCPUS,
+        capabilities["KVM_CAP_NR_MEMSLOTS"],
+        measure_speed(engine),
+        engine.cpu_model.has_long_mode,
+        engine.cpu_model.has_la57,
+        engine.cpu_model.has_1g_pages,
+        single_step_works(engine),
+        breakpoints_work(engine),
+        engine.watchpoints_work,
+        engine.coalesces_ports,
+    )
