@@ -20,7 +20,10 @@ HOST_STATE = {
     ),
     **dict.fromkeys(words("LAR LSL VERR VERW LDS LES LFS LGS LSS"), "it reads the host's own descriptor table"),
     **dict.fromkeys(words("CALL_FAR JMP_FAR RETF IRET IRETD IRETQ"), "it loads from the host's own descriptor table"),
-    **dict.fromkeys(words("SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ INT INT1 INT3 INTO"), "it enters the host's kernel first"),
+    **dict.fromkeys(
+        words("SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ INT INT1 INT3 INTO"),
+        "it enters the host's kernel first",
+    ),
     **dict.fromkeys(words("WRFSBASE WRGSBASE RDFSBASE RDGSBASE"), "the host keeps these registers for itself"),
 }
 """Mnemonics without a comparable answer at CPL 3 on a host whose KVM is paravirtual, and why."""

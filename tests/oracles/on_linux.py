@@ -48,7 +48,9 @@ UNSUITED = {
     **dict.fromkeys(
         words("LDS LES LFS LGS LSS CALL_FAR JMP_FAR RETF IRET IRETD IRETQ"), "it loads the host's descriptors"
     ),
-    **dict.fromkeys(words("SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ INT INT1 INT3 INTO BOUND"), "the host's kernel takes it"),
+    **dict.fromkeys(
+        words("SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ INT INT1 INT3 INTO BOUND"), "the host's kernel takes it"
+    ),
     **dict.fromkeys(words("IN OUT INSB INSW INSD OUTSB OUTSW OUTSD CLI STI"), "I/O and interrupts belong to the host"),
 }
 

@@ -59,7 +59,8 @@ PAGE_FAULTS = (
 )  # fmt: skip
 MODES = {16: UC_MODE_16, 32: UC_MODE_32, 64: UC_MODE_64}
 SYSTEM = words(
-    "CALL_FAR JMP_FAR RETF IRET IRETD IRETQ LDS LES LFS LGS LSS LLDT LTR LGDT LIDT SYSEXIT SYSEXITQ SYSRET SYSRETQ SYSCALL SYSENTER"
+    "CALL_FAR JMP_FAR RETF IRET IRETD IRETQ LDS LES LFS LGS LSS LLDT LTR LGDT LIDT "
+    "SYSEXIT SYSEXITQ SYSRET SYSRETQ SYSCALL SYSENTER"
 )
 RANDOM = words(
     "RDTSC RDTSCP RDRAND RDSEED CPUID RDPMC RDPID RDMSR WRMSR SGDT SIDT SLDT STR SMSW LMSW CLTS INVLPG INVPCID"
@@ -72,6 +73,10 @@ CANNOT = {
     **dict.fromkeys(words("ADCX ADOX CLFLUSHOPT CLWB RESERVEDNOP UD0 UD1"), "its CPU models do not have it"),
     "BLSI": "sets CF the wrong way round",
     "BEXTR": "loses a bit of lengths beyond the operand",
+    "CLFLUSH": "does not look at the address",
+    "ENTER": "does not probe the new stack pointer",
+    **dict.fromkeys(words("WRFSBASE WRGSBASE"), "knows no canonical addresses"),
+    "PDEP": "deposits beyond 32 bits",
     "BZHI": "takes the index modulo the operand size",
 }
 """Mnemonics that Unicorn has no comparable answer for, and why."""
@@ -171,8 +176,8 @@ class UnicornOracle:
             raise Unsupported("unicorn: FS and GS have no base without a descriptor table")
         if "SREG" in case.note or "_FS" in case.note or "_GS" in case.note or re.search(r"P[DW]_[CDES]S", case.note):
             raise Unsupported("unicorn: segment registers need a descriptor table")
-        if self.world.bits == 64 and case.note.startswith(("SHLD", "SHRD")) and "IMM8" in case.note:
-            raise Unsupported("unicorn: forgets the immediate in the RIP-relative address of SHLD and SHRD")
+        if self.world.bits == 64 and case.mnemonic in ("SHLD", "SHRD", "RORX") and "IMM8" in case.note:
+            raise Unsupported("unicorn: forgets the immediate in the RIP-relative address of SHLD, SHRD and RORX")
         if "_F7R1" in case.note or "_F6R1" in case.note:
             raise Unsupported("unicorn: does not know the second encoding of TEST")
         if "_CR" in case.note or "_DR" in case.note:

@@ -9,7 +9,7 @@ from oracles.exam import examine, form_cases, like_unicorn
 from oracles.forms import CODE_NAMES, forms
 from oracles.on_linux import like_process
 
-SAMPLE = 4
+SAMPLE = 8
 
 
 def sample(world, mnemonics=None):
