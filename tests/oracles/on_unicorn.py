@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from iced_x86 import Decoder
 from unicorn import (
     UC_ARCH_X86,
     UC_ERR_EXCEPTION,
@@ -168,10 +169,10 @@ class UnicornOracle:
         found = prefixes(case.code)
         if case.mnemonic in CANNOT:
             raise Unsupported(f"unicorn: {case.mnemonic}: {CANNOT[case.mnemonic]}")
-        if 0xF0 in found and case.mnemonic in ("BTS", "BTR", "BTC"):
-            raise Unsupported("unicorn: LOCK BTS/BTR/BTC with a register aborts the process")
-        if 0xF0 in found and case.mnemonic in ("NEG", "XCHG", "XADD"):
-            raise Unsupported("unicorn: LOCK NEG gets flags wrong, LOCK XCHG and XADD with a register do not fault")
+        if 0xF0 in found and Decoder(self.world.bits, case.code).decode().is_invalid:
+            raise Unsupported("unicorn: LOCK where it is not allowed aborts the process or is ignored")
+        if 0xF0 in found and case.mnemonic == "NEG":
+            raise Unsupported("unicorn: LOCK NEG gets flags wrong")
         if self.world.name == "protected" and {0x64, 0x65} & found:
             raise Unsupported("unicorn: FS and GS have no base without a descriptor table")
         if "SREG" in case.note or "_FS" in case.note or "_GS" in case.note or re.search(r"P[DW]_[CDES]S", case.note):
