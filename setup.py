@@ -21,6 +21,7 @@ PROCESSOR_FLAGS = (
     "-fno-semantic-interposition",
     "-fno-stack-protector",
     "-fcf-protection=none",
+    "-DCYTHON_INLINE=inline __attribute__((always_inline))",
     "-Wno-unused-function",
 )
 

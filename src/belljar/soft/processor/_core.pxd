@@ -214,7 +214,8 @@ cdef enum:  # cpu.mode: what decoding depends on; part of cpu.bind and of a bloc
     MODE_CODE = 0x3         # code size: 0 = 64, 1 = 32, 2 = 16 bits
     MODE_STACK = 0xC        # stack address size in the same coding, shifted by 2
     MODE_FLAT = 0x10        # ES, SS, DS flat and of 4 GiB (or 64-bit mode)
-    MODE_DECODE = 0x1F      # the bits above
+    MODE_REAL = 0x80        # real or virtual-8086 mode: no VEX
+    MODE_DECODE = 0x9F      # what a block's contents depend on
     MODE_USER = 0x20        # CPL 3: fetches with user rights
     MODE_CHECK_CS = 0x40    # CS has a base or a limit below 4 GiB: every block entry is checked, no chaining
 
@@ -345,6 +346,7 @@ ctypedef struct Cpu:
     u64 exception_cr2      # #PF: linear address; #DB: bits to set in DR6
     u64 pending_debug      # debug traps collected while an instruction ran: DR6 bits
     # --- memory slow path
+    Block *found           # answer of find_block
     u8 bounce[64]          # stands for memory that cannot be touched in place
     u64 bounce_linear
     u8 *bounce_host[2]     # where the two parts go
@@ -355,7 +357,7 @@ ctypedef struct Cpu:
     int memory_status      # FAULT or EXIT: why an access function answered NULL
     u64 linear             # answer of slow_linear
     u32 context            # TLB context of explicit accesses (0..2)
-    u32 address_mask_bits  # 64 in 64-bit mode, else 32: how wide linear addresses are
+    u32 address_mask_bits  # 64 in IA-32e mode, else 32: how wide linear addresses are
     u8 *fill_host          # answer of tlb_fill: host address of the byte asked for
     u64 fill_hpa           # its host-physical address
     TlbEntry *tlb          # all tables: [context][read, write: TLB_ENTRIES each, fetch: TLB_FETCH_ENTRIES]
@@ -475,3 +477,129 @@ cdef enum:  # where a task switch comes from, as the exit qualification has it (
     TASK_IRET = 1
     TASK_JMP = 2
     TASK_GATE = 3
+
+# ---------------------------------------------------------------------------------------------- decoding (P)
+cdef enum:  # the eight operations of the first rows of the opcode map, in encoding order
+    ALU_add = 0
+    ALU_or = 1
+    ALU_adc = 2
+    ALU_sbb = 3
+    ALU_and = 4
+    ALU_sub = 5
+    ALU_xor = 6
+    ALU_cmp = 7
+
+cdef enum:  # shift group, in encoding order
+    SHIFT_rol = 0
+    SHIFT_ror = 1
+    SHIFT_rcl = 2
+    SHIFT_rcr = 3
+    SHIFT_shl = 4
+    SHIFT_shr = 5
+    SHIFT_sal = 6
+    SHIFT_sar = 7
+
+cdef enum:  # bit tests, in encoding order
+    BIT_bt = 0
+    BIT_bts = 1
+    BIT_btr = 2
+    BIT_btc = 3
+
+cdef enum:
+    UNARY_inc = 0
+    UNARY_dec = 1
+    UNARY_not = 2
+    UNARY_neg = 3
+
+cdef enum:  # Opcode.flags
+    OP_VALID = 0x1
+    OP_MODRM = 0x2
+    OP_BYTE = 0x4           # operand size 1
+    OP_BYTE_G = 0x8         # ModRM.reg names a byte register
+    OP_BYTE_E = 0x10        # ModRM.rm (or the opcode's register) names a byte register
+    OP_LOCK = 0x20          # LOCK allowed with a memory operand
+    OP_DEF64 = 0x40         # in 64-bit mode the operand size is 64, or 16 with 66
+    OP_FORCE64 = 0x80       # in 64-bit mode the operand size is 64
+    OP_NOT64 = 0x100        # #UD in 64-bit mode
+    OP_ONLY64 = 0x200       # #UD elsewhere
+    OP_ENDS = 0x400         # nothing after it belongs to the block
+    OP_BRANCH = 0x800       # a near branch: the handler leaves the block, a Chain follows
+    OP_SWAP = 0x1000        # register form: operands exchanged, so that the destination is Insn.rm
+    OP_GROUP = 0x2000       # Opcode.group, by ModRM.reg: 8 entries for memory, 8 for registers
+    OP_OPREG = 0x4000       # Insn.rm is the register in the opcode's low bits
+    OP_ACC = 0x8000         # Insn.rm is the accumulator
+    OP_NO_MEM = 0x10000     # #UD with a memory operand
+    OP_NO_REG = 0x20000     # #UD with a register operand
+    OP_ALWAYS_REG = 0x40000 # ModRM.mod is ignored
+    OP_SEGREG = 0x80000     # ModRM.reg is not a general register: REX.R is ignored
+    OP_MODESIZE = 0x100000  # operand size is 64 in 64-bit mode, else 32
+    OP_ELSE_PLAIN = 0x200000  # without the feature, decode as if the F2/F3 prefix were not there
+    OP_GROUP_RM = 0x400000  # a group's register entry that is a group again, by ModRM.rm
+    OP_FEATURE = 0x800000   # only if Opcode.feature is there
+    OP_SIZE_W1 = 0x1000000  # VEX.L must be 0 and W picks 32 or 64 (all VEX integer instructions)
+    OP_VEX_VVVV = 0x2000000 # VEX.vvvv names a register: Insn.imm is its byte offset; without this vvvv must be 1111
+    OP_NO_66 = 0x4000000    # operand size prefix does not matter: size 32, or 64 with REX.W
+
+cdef enum:  # Opcode.immediate
+    IMM_NONE = 0
+    IMM_8 = 1               # sign-extended
+    IMM_Z = 2               # 16 or 32 bits by operand size, sign-extended
+    IMM_V = 3               # 16, 32 or 64 bits
+    IMM_16 = 4              # unsigned
+    IMM_FAR = 5             # offset by operand size, then selector: selector << 32 | offset
+    IMM_ENTER = 6           # 16 bits, then 8: level << 16 | size
+    IMM_J8 = 7              # near branch
+    IMM_JZ = 8
+    IMM_OFFSET = 9          # address by address size
+    IMM_CONSTANT = 10       # Opcode.constant
+    IMM_U8 = 11             # unsigned
+
+cdef enum:  # opcode maps: index = ((map * 4 + mandatory prefix) << 8) | opcode
+    MAP_ONE = 0
+    MAP_0F = 1
+    MAP_0F38 = 2
+    MAP_0F3A = 3
+    MAP_VEX_0F38 = 4
+    MAP_VEX_0F3A = 5
+    MAPS = 6
+    GROUP_POOL = 1024       # entries for groups
+
+ctypedef struct Opcode:
+    Handler *reg_handlers  # by log2 of the operand size
+    Handler *mem_handlers
+    Opcode *group
+    u32 flags              # OP_*
+    i32 constant
+    u8 immediate           # IMM_*
+    u8 operation           # index into operations[]; 0: none
+    u8 feature
+
+ctypedef struct Decoder:
+    Cpu *cpu
+    const u8 *bytes        # of the instruction
+    int available          # how many may be looked at
+    int position
+    int mode               # code size: 0 = 64, 1 = 32, 2 = 16 bits
+    int rex                # the REX prefix's low four bits
+    int has_rex
+    int operand            # 66 seen
+    int address            # 67 seen
+    int lock
+    int repeat             # F3 or F2, the last one seen; 0 none
+    int segment            # override; -1 none
+    int vex                # a VEX prefix was read
+    int vex_vvvv
+    int vex_w
+    int vex_l
+    int vex_prefix
+    int code               # the opcode's last byte
+    int modrm              # -1: none
+    u32 op_flags           # flags of the opcode found
+    int size               # log2 of the operand size
+    int offset             # of the instruction in the block
+
+cdef enum:  # answers of decode_insn
+    DECODED = 0
+    DECODE_MORE = 1        # more bytes are needed than are available
+    DECODE_LONG = 2        # over 15 bytes: #GP(0)
+    DECODE_INVALID = 3     # #UD

@@ -47,7 +47,10 @@ def tlb_insert(cpu: cython.pointer(Cpu), access: cython.int, gva: u64, host: cyt
     if kind == ACCESS_WRITE and page_has_code(cpu.host, hpa):
         return
     entry.tag = page
-    entry.addend = (cython.cast(u64, host) & PAGE_MASK) - page
+    if kind == ACCESS_FETCH:
+        entry.addend = (hpa & PAGE_MASK) - page
+    else:
+        entry.addend = (cython.cast(u64, host) & PAGE_MASK) - page
 
 
 @cython.cfunc
@@ -81,6 +84,11 @@ def translate(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
     """TLB, then page walk: NEXT with cpu.fill_host and fill_hpa (all ones if not looked up), or FAULT or EXIT."""
     entry: cython.pointer(TlbEntry) = tlb_slot(cpu, access_context(cpu, access), access & ACCESS_KIND, gva)
     if entry.tag == (gva & PAGE_MASK):
+        if (access & ACCESS_KIND) == ACCESS_FETCH:
+            # Fetches remember the host-physical page: that is what blocks are found by.
+            cpu.fill_hpa = gva + entry.addend
+            cpu.fill_host = host_pointer(cpu.host, cpu.fill_hpa)
+            return NEXT
         cpu.fill_host = cython.cast(cython.pointer(u8), gva + entry.addend)
         cpu.fill_hpa = ALL_ONES
         return NEXT
