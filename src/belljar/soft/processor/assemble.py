@@ -90,7 +90,9 @@ def assemble(folder: Path) -> Path:
     parts.insert(1, "\n".join(declared) + "\n")
     parts.append(
         "@cython.cfunc\n@cython.nogil\n@cython.exceptval(check=False)\n"
-        "def fill_handler_tables() -> cython.void:\n" + "\n".join(filled) + "\n\n\nfill_handler_tables()\nfill_opcodes()\n"
+        "def fill_handler_tables() -> cython.void:\n"
+        + "\n".join(filled)
+        + "\n\n\nfill_handler_tables()\nfill_opcodes()\n"
     )
     target = folder / "_core.py"
     unit = "\n\n".join(parts)
