@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from belljar.devices.console import Input, Output
 from belljar.engine import Engine
 from belljar.errors import ConfigurationError
 from belljar.records import dataclass, field
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULT_MEMORY = 16 << 20
 """Bytes of guest memory unless asked otherwise; pages that the guest never touches cost nothing."""

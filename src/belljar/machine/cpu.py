@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-
 from belljar.engine import EngineTranslation, RunPage, Vcpu
 from belljar.errors import ConfigurationError
 from belljar.x86.registers import PARTS, REGISTERS
@@ -102,7 +100,12 @@ class Cpu:
 
     def as_dict(self) -> dict[str, int]:
         """The registers by name, for reports."""
-        return asdict(self.vcpu.get_registers())
+        return as_dict(self.vcpu.get_registers())
+
+
+def as_dict(registers: Registers) -> dict[str, int]:
+    """The general registers, RIP and RFLAGS by name."""
+    return {name: getattr(registers, name) for name in REGISTERS}
 
 
 def unknown_register(name: str) -> ConfigurationError:
@@ -129,4 +132,4 @@ def with_parts(registers: Registers, values: dict[str, int]) -> Registers:
         before = changed.get(part.full, getattr(registers, part.full))
         kept = 0 if part.zero_extends else before & ~((part.limit - 1) << part.shift)
         changed[part.full] = kept | (value % part.limit) << part.shift
-    return replace(registers, **changed)
+    return Registers(**as_dict(registers) | changed)
