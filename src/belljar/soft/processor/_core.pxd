@@ -22,6 +22,32 @@ cdef extern from *:
     const u64 PAGE_MASK "0xFFFFFFFFFFFFF000ULL"
     const u64 CR0_PG "0x80000000ULL"
     const u64 SIGN_BIT "0x8000000000000000ULL"
+    const u64 FLAGS_VALID "0x3F7FD7ULL"          # RFLAGS without its reserved bits
+    const u64 CR0_DEFINED "0xE005003FULL"        # CR0 without its reserved bits
+    const u64 DR6_FIXED "0xFFFF0FF0ULL"          # ones that never change (SDM 3B figure 18-1; no RTM, no bus-lock debugging)
+    const u64 DR6_WRITABLE "0xE00FULL"
+    const u64 DR6_BD "0x2000ULL"                 # a debug register was touched while DR7.GD was set
+    const u64 DR6_BS "0x4000ULL"                 # single step
+    const u64 DR6_BT "0x8000ULL"                 # task switch to a TSS with T set
+    const u64 DR7_FIXED "0x400ULL"
+    const u64 DR7_WRITABLE "0xFFFF23FFULL"
+    const u64 DR7_GD "0x2000ULL"
+    const u32 VECTORING_VALID "0x80000000U"      # SDM 3C table 25-19
+    const u64 RANDOM_SEED "0x9E3779B97F4A7C15ULL"
+    const u64 RANDOM_FACTOR "0x2545F4914F6CDD1DULL"
+    const u64 PAT_RESET "0x0007040600070406ULL"  # SDM 3A 12.12.4
+    const u64 APIC_BASE_RESET "0xFEE00900ULL"     # SDM 3A 11.4.4: enabled, bootstrap processor
+    const u32 MSR_EFER "0xC0000080U"             # SDM 4 table 2-2, here and in the enum of MSRs
+    const u32 MSR_STAR "0xC0000081U"
+    const u32 MSR_LSTAR "0xC0000082U"
+    const u32 MSR_CSTAR "0xC0000083U"
+    const u32 MSR_FMASK "0xC0000084U"
+    const u32 MSR_FS_BASE "0xC0000100U"
+    const u32 MSR_GS_BASE "0xC0000101U"
+    const u32 MSR_KERNEL_GS_BASE "0xC0000102U"
+    const u32 MSR_TSC_AUX "0xC0000103U"
+    const u32 CPUID_EXTENDED "0x80000000U"
+    const u32 CPUID_LAST_EXTENDED "0x80000008U"
 
 # ---------------------------------------------------------------------------------------------- status codes
 # What every operation answers. Anything but NEXT unwinds to the run loop.
@@ -281,6 +307,43 @@ ctypedef struct Descriptor: # one fetched from the GDT or LDT (S)
     u32 attributes         # AR_*
     u32 selector           # as given, RPL included
 
+ctypedef struct StackFrame: # one being pushed by the processor (S, core/frames.py)
+    u64 sp                 # as it will be; bits above the mask are kept
+    u64 base
+    u64 mask
+    u32 limit
+    u32 attributes
+    u32 selector           # what #SS names: 0 for the present stack
+    u32 ext
+    u32 size               # bytes of one push
+    u32 implicit           # ACCESS_IMPLICIT: an inner level's stack
+    u32 flat               # 64-bit: no segment
+
+ctypedef struct Event:     # one under delivery through the IDT (S, core/delivery.py)
+    u32 vector
+    u32 ext                # EXT of faults on the way
+    u32 software           # INT n, INT3, INTO: the gate's DPL counts
+    u32 has_error
+    u32 error
+    u64 return_rip
+    u64 rf                 # FLAG_RF if the pushed image has it
+
+ctypedef struct Gate:      # an entry of the IDT, taken apart (S)
+    u64 offset
+    u32 kind               # SYSTEM_*
+    u32 selector
+    u32 ist
+    u32 size               # bytes of one push
+
+ctypedef struct TaskImage: # what a TSS holds of a task (S, core/tasks.py)
+    u64 cr3
+    u64 rip
+    u64 flags
+    u64 gpr[8]
+    u64 selector[6]        # ES CS SS DS FS GS
+    u64 ldt
+    u64 trap
+
 ctypedef struct Extent:
     u64 hpa
     u64 size
@@ -396,12 +459,17 @@ ctypedef struct Cpu:
     u64 apic_base
     u64 misc_enable
     u64 debugctl
+    u64 tsc_base           # the time-stamp counter when no instruction had retired
     u64 random             # state of the generator behind RDRAND and RDSEED; never 0
     u32 io_string          # the instruction asking vmx_io is INS or OUTS
     # --- the event under delivery (S): 0, or as in the VMCS's IDT-vectoring fields (SDM 3C 25.9.3)
     u32 vectoring_info
     u32 vectoring_error
     u32 vectoring_length
+    # --- a task switch at work (S)
+    u32 task_ext           # EXT of its faults
+    u64 task_return_rip    # what the old task's TSS gets
+    u64 task_rf            # FLAG_RF if the old task's flags image has it
     # --- VMX (V): valid while in_guest
     u32 in_guest
     u32 pin_controls
@@ -449,11 +517,43 @@ cdef enum:  # features that can be switched off, by bit of cpu.features[0]; with
     FEATURE_XSAVE = 30
     FEATURE_MONITOR = 31
 
+cdef enum:
+    PHYSICAL_BITS = 46      # MAXPHYADDR: CPUID 80000008H, and what is reserved in CR3 and page tables
+
 cdef enum:  # basic exit reasons (SDM 3D appendix C); V: complete the list
     EXIT_REASON_EXTERNAL_INTERRUPT = 1
     EXIT_REASON_TRIPLE_FAULT = 2
     EXIT_REASON_HLT = 12
     EXIT_REASON_EPT_VIOLATION = 48
+    EXIT_REASON_CPUID = 10
+    EXIT_REASON_INVD = 13
+    EXIT_REASON_INVLPG = 14
+    EXIT_REASON_RDPMC = 15
+    EXIT_REASON_RDTSC = 16
+    EXIT_REASON_MWAIT = 36
+    EXIT_REASON_MONITOR = 39
+    EXIT_REASON_GDTR_IDTR = 46
+    EXIT_REASON_LDTR_TR = 47
+    EXIT_REASON_RDTSCP = 51
+    EXIT_REASON_WBINVD = 54
+    EXIT_REASON_XSETBV = 55
+    EXIT_REASON_RDRAND = 57
+    EXIT_REASON_INVPCID = 58
+    EXIT_REASON_RDSEED = 61
+
+cdef enum:  # MSRs (SDM 4 table 2-2); those above bit 30 are constants at the top
+    MSR_TSC = 0x10
+    MSR_PLATFORM_ID = 0x17
+    MSR_APIC_BASE = 0x1B
+    MSR_BIOS_SIGN_ID = 0x8B
+    MSR_SYSENTER_CS = 0x174
+    MSR_SYSENTER_ESP = 0x175
+    MSR_SYSENTER_EIP = 0x176
+    MSR_MISC_ENABLE = 0x1A0
+    MSR_DEBUGCTL = 0x1D9
+    MSR_PAT = 0x277
+    MISC_ENABLE_FIXED = 0x1800  # no branch trace storage, no PEBS
+    CPUID_LAST_BASIC = 0xD
 
 cdef enum:  # S: how a descriptor fetch can end besides NEXT, FAULT and EXIT
     OUTSIDE = 6             # the selector is null or beyond its table's limit

@@ -1,4 +1,4 @@
-"""System instructions."""
+"""System instructions that have no larger home: descriptor tables, caches and TLB, halting, counters, random numbers, XCR0."""
 
 import cython
 
@@ -6,33 +6,26 @@ import cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def op_mov_from_control(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """MOV r, CRn: control register insn.reg >> 3, general register insn.rm."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_mov_to_control(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """MOV CRn, r."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_mov_from_debug(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """MOV r, DRn."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_mov_to_debug(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """MOV DRn, r."""
-    return raise_plain(cpu, EXC_UD)
+def load_table(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), which: cython.int, base: cython.pointer(u64), limit: cython.pointer(u64)) -> cython.int:
+    """Common to LGDT and LIDT: privilege, intercept, operand: NEXT, FAULT or EXIT."""
+    wide: cython.bint = in_long_code(cpu)
+    place: cython.pointer(u8)
+    status: cython.int
+    if cpu.cpl:
+        return raise_fault(cpu, EXC_GP, 0)
+    status = vmx_intercept_operand(cpu, insn, EXIT_REASON_GDTR_IDTR, which)
+    if status != NEXT:
+        return status
+    place = access_memory(cpu, insn_segment(insn), effective_address(cpu, insn), 10 if wide else 6, ACCESS_READ)
+    if place == cython.NULL:
+        return cpu.memory_status
+    limit[0] = load(place, 2)
+    base[0] = load(place + 2, 8 if wide else 4)
+    if operand_size(insn) == 2 and not wide:
+        base[0] &= 0xFFFFFF
+    if wide and not is_canonical(cpu, base[0]):
+        return raise_fault(cpu, EXC_GP, 0)
+    return NEXT
 
 
 @cython.cfunc
@@ -40,7 +33,14 @@ def op_mov_to_debug(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cyt
 @cython.exceptval(check=False)
 def op_lgdt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """LGDT."""
-    return raise_plain(cpu, EXC_UD)
+    base: u64 = 0
+    limit: u64 = 0
+    status: cython.int = load_table(cpu, insn, 2, cython.address(base), cython.address(limit))
+    if status != NEXT:
+        return status
+    cpu.gdt_base = base
+    cpu.gdt_limit = cython.cast(u32, limit)
+    return end_block(cpu)
 
 
 @cython.cfunc
@@ -48,7 +48,39 @@ def op_lgdt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_lidt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """LIDT."""
-    return raise_plain(cpu, EXC_UD)
+    base: u64 = 0
+    limit: u64 = 0
+    status: cython.int = load_table(cpu, insn, 3, cython.address(base), cython.address(limit))
+    if status != NEXT:
+        return status
+    cpu.idt_base = base
+    cpu.idt_limit = cython.cast(u32, limit)
+    return end_block(cpu)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def store_table(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), which: cython.int, base: u64, limit: u32) -> cython.int:
+    """SGDT and SIDT: NEXT, FAULT or EXIT."""
+    wide: cython.bint = in_long_code(cpu)
+    place: cython.pointer(u8)
+    status: cython.int
+    if cpu.cr4 & CR4_UMIP and cpu.cpl:
+        return raise_fault(cpu, EXC_GP, 0)
+    status = vmx_intercept_operand(cpu, insn, EXIT_REASON_GDTR_IDTR, which)
+    if status != NEXT:
+        return status
+    place = access_memory(cpu, insn_segment(insn), effective_address(cpu, insn), 10 if wide else 6, ACCESS_WRITE)
+    if place == cython.NULL:
+        return cpu.memory_status
+    store(place, 2, limit)
+    if operand_size(insn) == 2 and not wide:
+        base &= 0xFFFFFF
+    store(place + 2, 8 if wide else 4, base)
+    if place == cpu.bounce:
+        commit(cpu)
+    return NEXT
 
 
 @cython.cfunc
@@ -56,7 +88,7 @@ def op_lidt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_sgdt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """SGDT."""
-    return raise_plain(cpu, EXC_UD)
+    return store_table(cpu, insn, 0, cpu.gdt_base, cpu.gdt_limit)
 
 
 @cython.cfunc
@@ -64,111 +96,85 @@ def op_sgdt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_sidt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """SIDT."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_smsw(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """SMSW."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_lmsw(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """LMSW."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_clts(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """CLTS."""
-    return raise_plain(cpu, EXC_UD)
+    return store_table(cpu, insn, 1, cpu.idt_base, cpu.idt_limit)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_invlpg(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """INVLPG."""
-    return raise_plain(cpu, EXC_UD)
+    """INVLPG: an address that is not canonical is nobody's."""
+    segment: cython.int = insn_segment(insn)
+    gva: u64 = effective_address(cpu, insn)
+    status: cython.int
+    if cpu.cpl:
+        return raise_fault(cpu, EXC_GP, 0)
+    if not in_long_code(cpu):
+        gva = (gva + cpu.base[segment]) & LOW32
+    elif segment >= FS:
+        gva += cpu.base[segment]
+    status = vmx_intercept_address(cpu, EXIT_REASON_INVLPG, gva)
+    if status != NEXT:
+        return status
+    if not in_long_code(cpu) or is_canonical(cpu, gva):
+        flush_tlb_page(cpu, gva)
+    return end_block(cpu)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_invpcid(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """INVPCID."""
-    return raise_plain(cpu, EXC_UD)
+    """INVPCID: the type in ModRM.reg, PCID and linear address in memory (SDM 2A)."""
+    kind: u64 = get_reg(cpu, insn.reg, 8 if in_long_code(cpu) else 4)
+    pcid: u64
+    gva: u64
+    place: cython.pointer(u8)
+    status: cython.int
+    if not insn.flags & INSN_MEM:
+        return raise_plain(cpu, EXC_UD)
+    if cpu.cpl:
+        return raise_fault(cpu, EXC_GP, 0)
+    status = vmx_intercept_operand(cpu, insn, EXIT_REASON_INVPCID, 0)
+    if status != NEXT:
+        return status
+    if kind > 3:
+        return raise_fault(cpu, EXC_GP, 0)
+    place = access_memory(cpu, insn_segment(insn), effective_address(cpu, insn), 16, ACCESS_READ)
+    if place == cython.NULL:
+        return cpu.memory_status
+    pcid = load(place, 8)
+    gva = load(place + 8, 8)
+    if pcid >> 12 or (kind < 2 and pcid and not cpu.cr4 & CR4_PCIDE) or (kind == 0 and not is_canonical(cpu, gva)):
+        return raise_fault(cpu, EXC_GP, 0)
+    invalidate_pcid(cpu, kind, pcid, gva)
+    return end_block(cpu)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def privileged(cpu: cython.pointer(Cpu), reason: u32) -> cython.int:
+    """CPL 0 only, then the VM's controls: NEXT, #GP(0) or EXIT."""
+    if cpu.cpl:
+        return raise_fault(cpu, EXC_GP, 0)
+    return vmx_intercept(cpu, reason)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_invd(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """INVD."""
-    return raise_plain(cpu, EXC_UD)
+    """INVD: there are no caches whose contents could be lost."""
+    return privileged(cpu, EXIT_REASON_INVD)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_wbinvd(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """WBINVD."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_syscall(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """SYSCALL."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_sysret(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """SYSRET."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_sysenter(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """SYSENTER."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_sysexit(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """SYSEXIT."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_swapgs(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """SWAPGS."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_fsgsbase(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE: ModRM.reg (insn.imm) 0..3."""
-    return raise_plain(cpu, EXC_UD)
+    """WBINVD: there are no caches to write back."""
+    return privileged(cpu, EXIT_REASON_WBINVD)
 
 
 @cython.cfunc
@@ -176,7 +182,11 @@ def op_fsgsbase(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.
 @cython.exceptval(check=False)
 def op_stac(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """STAC."""
-    return raise_plain(cpu, EXC_UD)
+    if cpu.cpl:
+        return raise_plain(cpu, EXC_UD)
+    cpu.rflags |= FLAG_AC
+    update_mode(cpu)
+    return end_block(cpu)
 
 
 @cython.cfunc
@@ -184,7 +194,11 @@ def op_stac(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_clac(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """CLAC."""
-    return raise_plain(cpu, EXC_UD)
+    if cpu.cpl:
+        return raise_plain(cpu, EXC_UD)
+    cpu.rflags &= ~cython.cast(u64, FLAG_AC)
+    update_mode(cpu)
+    return end_block(cpu)
 
 
 @cython.cfunc
@@ -192,71 +206,39 @@ def op_clac(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_hlt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """HLT."""
-    return raise_plain(cpu, EXC_UD)
+    status: cython.int = privileged(cpu, EXIT_REASON_HLT)
+    if status != NEXT:
+        return status
+    cpu.activity = ACTIVITY_HLT
+    update_mode(cpu)
+    return end_block(cpu)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def op_cli(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """CLI."""
-    return raise_plain(cpu, EXC_UD)
+def read_tsc(cpu: cython.pointer(Cpu)) -> u64:
+    """The time-stamp counter before any offset: it counts instructions, so that runs repeat exactly."""
+    return cpu.tsc_base + instructions_retired(cpu)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def op_sti(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """STI."""
-    return raise_plain(cpu, EXC_UD)
+def tsc_fault(cpu: cython.pointer(Cpu), reason: u32) -> cython.int:
+    """CR4.TSD, then the VM's controls: NEXT, #GP(0) or EXIT."""
+    if cpu.cr4 & CR4_TSD and cpu.cpl:
+        return raise_fault(cpu, EXC_GP, 0)
+    return vmx_intercept(cpu, reason)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def op_pushf(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """PUSHF."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_popf(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """POPF."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_in(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """IN AL/AX/EAX, imm8 or DX: insn.imm the port or -1 for DX; size from operation_size."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_out(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """OUT."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_ins(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """INS, REP INS."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_outs(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """OUTS, REP OUTS."""
-    return raise_plain(cpu, EXC_UD)
+def set_edx_eax(cpu: cython.pointer(Cpu), value: u64) -> cython.void:
+    """Give a 64-bit answer in EDX:EAX, upper halves cleared."""
+    cpu.gpr[RAX] = value & LOW32
+    cpu.gpr[RDX] = value >> 32
 
 
 @cython.cfunc
@@ -264,7 +246,10 @@ def op_outs(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_rdtsc(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDTSC."""
-    return raise_plain(cpu, EXC_UD)
+    status: cython.int = tsc_fault(cpu, EXIT_REASON_RDTSC)
+    if status == NEXT:
+        set_edx_eax(cpu, vmx_tsc(cpu, read_tsc(cpu)))
+    return status
 
 
 @cython.cfunc
@@ -272,15 +257,11 @@ def op_rdtsc(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int
 @cython.exceptval(check=False)
 def op_rdtscp(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDTSCP."""
-    return raise_plain(cpu, EXC_UD)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def op_rdpmc(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """RDPMC."""
-    return raise_plain(cpu, EXC_UD)
+    status: cython.int = tsc_fault(cpu, EXIT_REASON_RDTSCP)
+    if status == NEXT:
+        set_edx_eax(cpu, vmx_tsc(cpu, read_tsc(cpu)))
+        cpu.gpr[RCX] = cpu.tsc_aux & LOW32
+    return status
 
 
 @cython.cfunc
@@ -288,7 +269,46 @@ def op_rdpmc(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int
 @cython.exceptval(check=False)
 def op_rdpid(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDPID."""
-    return raise_plain(cpu, EXC_UD)
+    set_reg(cpu, insn.rm, 8 if in_long_code(cpu) else 4, cpu.tsc_aux)
+    return NEXT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def op_rdpmc(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
+    """RDPMC: there are no performance counters, so every number of one is wrong."""
+    status: cython.int
+    if cpu.cpl and not cpu.cr4 & CR4_PCE:
+        return raise_fault(cpu, EXC_GP, 0)
+    status = vmx_intercept(cpu, EXIT_REASON_RDPMC)
+    return raise_fault(cpu, EXC_GP, 0) if status == NEXT else status
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def next_random(cpu: cython.pointer(Cpu)) -> u64:
+    """A xorshift64* generator (Marsaglia 2003, Vigna 2016): random numbers that repeat with the run."""
+    x: u64 = cpu.random if cpu.random else RANDOM_SEED
+    x ^= x >> 12
+    x ^= x << 25
+    x ^= x >> 27
+    cpu.random = x
+    return x * RANDOM_FACTOR
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def give_random(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), reason: u32) -> cython.int:
+    """RDRAND and RDSEED: always successful, CF set and the other flags clear."""
+    status: cython.int = vmx_intercept(cpu, reason)
+    if status != NEXT:
+        return status
+    set_reg(cpu, insn.rm, operand_size(insn), next_random(cpu))
+    set_arithmetic_flags(cpu, FLAG_CF)
+    return NEXT
 
 
 @cython.cfunc
@@ -296,7 +316,7 @@ def op_rdpid(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int
 @cython.exceptval(check=False)
 def op_rdrand(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDRAND."""
-    return raise_plain(cpu, EXC_UD)
+    return give_random(cpu, insn, EXIT_REASON_RDRAND)
 
 
 @cython.cfunc
@@ -304,23 +324,38 @@ def op_rdrand(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
 @cython.exceptval(check=False)
 def op_rdseed(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDSEED."""
-    return raise_plain(cpu, EXC_UD)
+    return give_random(cpu, insn, EXIT_REASON_RDSEED)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_monitor(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """MONITOR."""
-    return raise_plain(cpu, EXC_UD)
+    """MONITOR: the address must be readable; nothing is armed, because MWAIT may end at once (SDM 2B, MWAIT)."""
+    value: u64 = 0
+    status: cython.int
+    if cpu.cpl:
+        return raise_plain(cpu, EXC_UD)
+    status = vmx_intercept(cpu, EXIT_REASON_MONITOR)
+    if status != NEXT:
+        return status
+    if cpu.gpr[RCX] & LOW32:
+        return raise_fault(cpu, EXC_GP, 0)
+    return read_memory(cpu, insn_segment(insn), cpu.gpr[RAX] & address_mask(insn), 1, cython.address(value))
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_mwait(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """MWAIT."""
-    return raise_plain(cpu, EXC_UD)
+    """MWAIT: as a no-operation, which the manual allows."""
+    status: cython.int
+    if cpu.cpl:
+        return raise_plain(cpu, EXC_UD)
+    status = vmx_intercept(cpu, EXIT_REASON_MWAIT)
+    if status == NEXT and cpu.gpr[RCX] & LOW32 > 1:
+        return raise_fault(cpu, EXC_GP, 0)
+    return status
 
 
 @cython.cfunc
@@ -328,7 +363,12 @@ def op_mwait(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int
 @cython.exceptval(check=False)
 def op_rdpkru(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDPKRU."""
-    return raise_plain(cpu, EXC_UD)
+    if not cpu.cr4 & CR4_PKE:
+        return raise_plain(cpu, EXC_UD)
+    if cpu.gpr[RCX] & LOW32:
+        return raise_fault(cpu, EXC_GP, 0)
+    set_edx_eax(cpu, cpu.pkru)
+    return NEXT
 
 
 @cython.cfunc
@@ -336,28 +376,48 @@ def op_rdpkru(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
 @cython.exceptval(check=False)
 def op_wrpkru(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """WRPKRU."""
-    return raise_plain(cpu, EXC_UD)
+    if not cpu.cr4 & CR4_PKE:
+        return raise_plain(cpu, EXC_UD)
+    if cpu.gpr[RCX] & LOW32 or cpu.gpr[RDX] & LOW32:
+        return raise_fault(cpu, EXC_GP, 0)
+    cpu.pkru = cython.cast(u32, cpu.gpr[RAX] & LOW32)
+    flush_tlb(cpu)
+    return end_block(cpu)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_xgetbv(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """XGETBV."""
-    return raise_plain(cpu, EXC_UD)
+    """XGETBV: XCR0 is the only one."""
+    if not cpu.cr4 & CR4_OSXSAVE:
+        return raise_plain(cpu, EXC_UD)
+    if cpu.gpr[RCX] & LOW32:
+        return raise_fault(cpu, EXC_GP, 0)
+    set_edx_eax(cpu, cpu.xcr0)
+    return NEXT
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_xsetbv(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """XSETBV."""
-    return raise_plain(cpu, EXC_UD)
+    """XSETBV: bit 0 (x87) must be set, and is all there is."""
+    status: cython.int
+    if not cpu.cr4 & CR4_OSXSAVE:
+        return raise_plain(cpu, EXC_UD)
+    status = privileged(cpu, EXIT_REASON_XSETBV)
+    if status != NEXT:
+        return status
+    if cpu.gpr[RCX] & LOW32 or cpu.gpr[RDX] & LOW32 or cpu.gpr[RAX] & LOW32 != 1:
+        return raise_fault(cpu, EXC_GP, 0)
+    cpu.xcr0 = 1
+    return NEXT
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def op_rsm(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """RSM."""
+    """RSM: outside system-management mode, which this processor never enters, it is #UD."""
     return raise_plain(cpu, EXC_UD)
