@@ -34,7 +34,7 @@ def enter_flat(cpu: cython.pointer(Cpu), cs: u64, ss: u64, cpl: u32, long_code: 
 def op_syscall(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """SYSCALL: in 64-bit mode only."""
     selector: u64 = (cpu.star >> 32) & 0xFFFC
-    if not in_long_code(cpu) or not cpu.efer & EFER_SCE:
+    if not in_long_code(cpu) or not cpu.efer & EFER_SCE or not has_feature(cpu, FEATURE_SYSCALL):
         return raise_plain(cpu, EXC_UD)
     cpu.gpr[RCX] = cpu.next_rip
     cpu.gpr[11] = get_rflags(cpu) & ~cython.cast(u64, FLAG_RF)
@@ -50,7 +50,7 @@ def op_sysret(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
     wide: cython.bint = operand_size(insn) == 8
     selector: u64 = (cpu.star >> 48) | 3
     rip: u64 = cpu.gpr[RCX]
-    if not in_long_code(cpu) or not cpu.efer & EFER_SCE:
+    if not in_long_code(cpu) or not cpu.efer & EFER_SCE or not has_feature(cpu, FEATURE_SYSCALL):
         return raise_plain(cpu, EXC_UD)
     if cpu.cpl or (wide and not is_canonical(cpu, rip)):
         return raise_fault(cpu, EXC_GP, 0)
@@ -67,6 +67,8 @@ def op_sysenter(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.
     """SYSENTER."""
     selector: u64 = cpu.sysenter_cs & 0xFFFC
     long_mode: cython.bint = long_mode_active(cpu)
+    if not has_feature(cpu, FEATURE_SEP):
+        return raise_plain(cpu, EXC_UD)
     if not cpu.cr0 & CR0_PE or not selector:
         return raise_fault(cpu, EXC_GP, 0)
     set_rflags(cpu, get_rflags(cpu) & ~cython.cast(u64, FLAG_VM | FLAG_IF | FLAG_RF))
@@ -85,6 +87,8 @@ def op_sysexit(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
     selector: u64 = cpu.sysenter_cs & 0xFFFC
     rip: u64 = cpu.gpr[RDX]
     sp: u64 = cpu.gpr[RCX]
+    if not has_feature(cpu, FEATURE_SEP):
+        return raise_plain(cpu, EXC_UD)
     if not selector or not cpu.cr0 & CR0_PE or cpu.cpl:
         return raise_fault(cpu, EXC_GP, 0)
     if wide:

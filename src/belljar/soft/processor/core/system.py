@@ -75,8 +75,6 @@ def store_table(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), which: cyt
     if place == cython.NULL:
         return cpu.memory_status
     store(place, 2, limit)
-    if operand_size(insn) == 2 and not wide:
-        base &= 0xFFFFFF
     store(place + 2, 8 if wide else 4, base)
     if place == cpu.bounce:
         commit(cpu)
@@ -131,7 +129,7 @@ def op_invpcid(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
     gva: u64
     place: cython.pointer(u8)
     status: cython.int
-    if not insn.flags & INSN_MEM:
+    if not insn.flags & INSN_MEM or not has_feature(cpu, FEATURE_INVPCID):
         return raise_plain(cpu, EXC_UD)
     if cpu.cpl:
         return raise_fault(cpu, EXC_GP, 0)
@@ -182,7 +180,7 @@ def op_wbinvd(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
 @cython.exceptval(check=False)
 def op_stac(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """STAC."""
-    if cpu.cpl:
+    if cpu.cpl or not has_feature(cpu, FEATURE_SMAP):
         return raise_plain(cpu, EXC_UD)
     cpu.rflags |= FLAG_AC
     update_mode(cpu)
@@ -194,7 +192,7 @@ def op_stac(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_clac(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """CLAC."""
-    if cpu.cpl:
+    if cpu.cpl or not has_feature(cpu, FEATURE_SMAP):
         return raise_plain(cpu, EXC_UD)
     cpu.rflags &= ~cython.cast(u64, FLAG_AC)
     update_mode(cpu)
@@ -257,7 +255,10 @@ def op_rdtsc(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int
 @cython.exceptval(check=False)
 def op_rdtscp(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDTSCP."""
-    status: cython.int = tsc_fault(cpu, EXIT_REASON_RDTSCP)
+    status: cython.int
+    if not has_feature(cpu, FEATURE_RDTSCP):
+        return raise_plain(cpu, EXC_UD)
+    status = tsc_fault(cpu, EXIT_REASON_RDTSCP)
     if status == NEXT:
         set_edx_eax(cpu, vmx_tsc(cpu, read_tsc(cpu)))
         cpu.gpr[RCX] = cpu.tsc_aux & LOW32
@@ -269,6 +270,8 @@ def op_rdtscp(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
 @cython.exceptval(check=False)
 def op_rdpid(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDPID."""
+    if not has_feature(cpu, FEATURE_RDPID):
+        return raise_plain(cpu, EXC_UD)
     set_reg(cpu, insn.rm, 8 if in_long_code(cpu) else 4, cpu.tsc_aux)
     return NEXT
 
@@ -316,6 +319,8 @@ def give_random(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), reason: u3
 @cython.exceptval(check=False)
 def op_rdrand(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDRAND."""
+    if not has_feature(cpu, FEATURE_RDRAND):
+        return raise_plain(cpu, EXC_UD)
     return give_random(cpu, insn, EXIT_REASON_RDRAND)
 
 
@@ -324,6 +329,8 @@ def op_rdrand(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
 @cython.exceptval(check=False)
 def op_rdseed(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDSEED."""
+    if not has_feature(cpu, FEATURE_RDSEED):
+        return raise_plain(cpu, EXC_UD)
     return give_random(cpu, insn, EXIT_REASON_RDSEED)
 
 
@@ -334,7 +341,7 @@ def op_monitor(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
     """MONITOR: the address must be readable; nothing is armed, because MWAIT may end at once (SDM 2B, MWAIT)."""
     value: u64 = 0
     status: cython.int
-    if cpu.cpl:
+    if cpu.cpl or not has_feature(cpu, FEATURE_MONITOR):
         return raise_plain(cpu, EXC_UD)
     status = vmx_intercept(cpu, EXIT_REASON_MONITOR)
     if status != NEXT:
@@ -350,7 +357,7 @@ def op_monitor(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
 def op_mwait(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """MWAIT: as a no-operation, which the manual allows."""
     status: cython.int
-    if cpu.cpl:
+    if cpu.cpl or not has_feature(cpu, FEATURE_MONITOR):
         return raise_plain(cpu, EXC_UD)
     status = vmx_intercept(cpu, EXIT_REASON_MWAIT)
     if status == NEXT and cpu.gpr[RCX] & LOW32 > 1:
