@@ -90,8 +90,9 @@ class PageTableBuilder:
 
         All four numbers are multiples of `page_size`. A larger page that is overlapped in part is split into smaller
         ones of the same rights. Raises ConfigurationError for a page size or an address that the format does not have,
-        for misalignment, and where a large page would have to replace a table of smaller ones. `execute=False` sets XD,
-        which needs an 8-byte format and EFER.NXE.
+        for misalignment, and where a large page would have to replace a table of smaller ones, or a 4M page above 4 GiB to
+        be split; of the last two, part of the range may then be mapped. `execute=False` sets XD, which needs an 8-byte
+        format and EFER.NXE.
         """
         self._check(gva, gpa, size, page_size, execute)
         flags = P | (RW if write else 0) | (US if user else 0) | (G if global_page else 0) | (0 if execute else XD)
@@ -194,25 +195,24 @@ class PageTableBuilder:
         raw = int.from_bytes(table.data[index * size : index * size + size], "little")
         if not raw & P and not create:
             return None
+        split = self._split(raw, level, depth) if raw & P and keep else None
         child = table.children[index] = self._new_table(depth + 1, gva & -level.page_size)
-        if raw & P and keep:
-            self._split(raw, level, child)
+        if split is not None:
+            child.data[:] = split
         flags = P if self.paging is PAGING_PAE and depth == 0 else _TABLE_FLAGS  # a PAE PDPTE's RW and US are reserved
         table.data[index * size : index * size + size] = (child.gpa | flags).to_bytes(size, "little")
         return child
 
-    def _split(self, raw: int, level: Level, child: Table) -> None:
-        """Fill `child` with what the large page `raw` of `level` mapped."""
-        address = -level.page_size & (1 << MAX_PHYSICAL_BITS) - 1
-        gpa = raw & address
-        if self.paging.entry_size == 4:
+    def _split(self, raw: int, level: Level, depth: int) -> bytes:
+        """The entries, one level below, that map what the large page `raw` of `level` maps."""
+        gpa = raw & -level.page_size & (1 << MAX_PHYSICAL_BITS) - 1
+        if self.paging is PAGING_32BIT:
             gpa = raw & 0xFFC00000 | (raw >> 13 & 0xFF) << 32
             if gpa >> 32:
                 raise ConfigurationError(f"a 4M page at guest-physical {gpa:#x} cannot be split: 4K pages end at 4 GiB")
-        flags = raw & (P | RW | US | G | (XD if self.paging.entry_size == 8 else 0))
-        if child.level.leaf == "ps":
-            flags |= PS
-        child.data[:] = _run(gpa | flags, child.level.page_size, child.level.entries, self.paging.entry_size)
+        below = self.paging.levels[depth + 1]
+        flags = raw & (P | RW | US | G | XD) | (PS if below.leaf == "ps" else 0)
+        return _run(gpa | flags, below.page_size, below.entries, self.paging.entry_size)
 
 
 def _pse36_entry(gpa: int, flags: int) -> int:
