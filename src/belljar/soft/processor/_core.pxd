@@ -12,6 +12,10 @@ cdef extern from *:
     int trailing_zeros "__builtin_ctzll"(u64) noexcept nogil  # undefined for 0
     u64 byte_swap64 "__builtin_bswap64"(u64) noexcept nogil
     u32 byte_swap32 "__builtin_bswap32"(u32) noexcept nogil
+    bint swap64 "__sync_bool_compare_and_swap"(u64 *, u64, u64) noexcept nogil   # whether it did
+    u32 fetch_or32 "__sync_fetch_and_or"(u32 *, u32) noexcept nogil
+    u32 fetch_and32 "__sync_fetch_and_and"(u32 *, u32) noexcept nogil
+    bint swap32 "__sync_bool_compare_and_swap"(u32 *, u32, u32) noexcept nogil
     ctypedef unsigned long long u128 "unsigned __int128"
     ctypedef long long i128 "__int128"
 
@@ -183,6 +187,7 @@ cdef enum:  # what an access is; the low two bits are the kind
     ACCESS_WRITE = 1
     ACCESS_FETCH = 2
     ACCESS_KIND = 3
+    ACCESS_MODIFY = 16      # with ACCESS_WRITE: the old value is read too
     ACCESS_IMPLICIT = 8     # by the processor itself (descriptor tables, TSS, IDT): supervisor whatever the CPL (SDM 3A 4.6)
 
 cdef enum:  # bits of cpu.events: the run loop looks between blocks
@@ -277,7 +282,8 @@ ctypedef struct Block:     # a header of 64 bytes, then `count` Insn and one Ins
     u16 count
     u16 mode               # MODE_DECODE bits it was decoded for
     u16 bytes              # length of the code in bytes
-    u16 dead
+    u8 dead
+    u8 tail                # the Chain is the Insn at count + tail
     u64 hpa                # of the first byte
     u64 hpa_next_page      # of the second page's first byte when the one instruction crosses; else 0
     Block *hash_next
@@ -288,7 +294,7 @@ ctypedef struct Chain:     # overlays the Insn after a near branch: where it led
     Handler handler        # ends a block that falls through
     Block *taken
     Block *fallthrough
-    u64 unused
+    u8 *code               # a copy of the block's bytes, to notice writes from outside
 
 ctypedef struct TlbEntry:
     u64 tag                # linear page address; 1 = empty
@@ -362,11 +368,16 @@ ctypedef struct Host:      # one host-physical address space and the code decode
     Block **jumps          # by linear address: a hint, always verified
     u8 *arena              # current chunk for blocks
     u64 arena_used
+    u64 arena_top          # blocks grow up to here; copies of their bytes lie above
     u64 arena_total        # bytes in all chunks
     void *chunks           # list of chunks: each begins with a pointer to the one before
 
-ctypedef struct Vmcs:      # V: storage of one VMCS
-    u64 placeholder
+ctypedef struct Vmcs:      # storage of one VMCS (core/vmcs.py)
+    u64 field[1024]        # by bits 14:13 (width), 11:10 (type) and 9:1 (index, below 64) of the encoding
+    u32 launched           # the launch state (SDM 3C 25.1)
+    u32 loaded             # the guest-state area lives in the Cpu; field[] is stale for it
+    u32 checked            # controls and host state passed their checks and were not written since
+    u32 written            # a guest-state field was written since the state was last loaded
 
 ctypedef struct Cpu:
     # --- slots that Insn names by byte offset: keep the order (SLOT_*)
@@ -470,6 +481,15 @@ ctypedef struct Cpu:
     u32 task_ext           # EXT of its faults
     u64 task_return_rip    # what the old task's TSS gets
     u64 task_rf            # FLAG_RF if the old task's flags image has it
+    # --- paging (V)
+    u64 pdpte[4]           # the PDPTE registers of PAE paging (SDM 3A 4.4.1)
+    u32 tlb_log[512]       # slots of filled TLB entries, bit 31: global; so that a flush need not sweep all
+    u32 tlb_log_count      # above 512: sweep
+    u32 fill_device        # tlb_fill found a device (only while a window is open): fill_hpa is its guest-physical address
+    u64 walk_gpa           # answer of the guest walk
+    u32 walk_global
+    u32 walk_shift         # log2 of the page size
+    u32 tlb_largest        # log2 of the largest page with pieces in the TLB
     # --- VMX (V): valid while in_guest
     u32 in_guest
     u32 pin_controls
@@ -481,6 +501,28 @@ ctypedef struct Cpu:
     u32 exit_reason
     u64 eptp               # 0: no EPT, guest-physical = host-physical
     Vmcs *vmcs
+    u64 cr0_mask
+    u64 cr0_shadow
+    u64 cr4_mask
+    u64 cr4_shadow
+    u8 *io_bitmap[2]       # NULL: no I/O bitmaps
+    u8 *msr_bitmap         # NULL: no MSR bitmaps
+    u64 exit_qualification
+    u64 exit_gpa
+    u64 exit_linear
+    u32 exit_length
+    u32 exit_information   # VM-exit instruction information
+    u32 exit_interruption  # VM-exit interruption information
+    u32 exit_error
+    u64 timer_end          # instructions_retired at which the VMX preemption timer expires
+    u64 entry_retired      # instructions_retired at the last VM entry
+    u32 paused             # the last enter() ended without a VM exit
+    # --- the window to devices (V): open while the hypervisor has one instruction emulated
+    void *window           # the Python object that answers; NULL: closed
+    u32 window_used
+    u32 window_failed
+    u8 window_page[4096]   # stands for the device's page
+    u32 bounce_device[2]   # whether a part of the bounce buffer belongs to a device
     Cpu *next_cpu
 
 cdef enum:  # features that can be switched off, by bit of cpu.features[0]; without one its instructions raise #UD
@@ -516,30 +558,6 @@ cdef enum:  # features that can be switched off, by bit of cpu.features[0]; with
     FEATURE_LAHF64 = 29
     FEATURE_XSAVE = 30
     FEATURE_MONITOR = 31
-
-cdef enum:
-    PHYSICAL_BITS = 46      # MAXPHYADDR: CPUID 80000008H, and what is reserved in CR3 and page tables
-
-cdef enum:  # basic exit reasons (SDM 3D appendix C); V: complete the list
-    EXIT_REASON_EXTERNAL_INTERRUPT = 1
-    EXIT_REASON_TRIPLE_FAULT = 2
-    EXIT_REASON_HLT = 12
-    EXIT_REASON_EPT_VIOLATION = 48
-    EXIT_REASON_CPUID = 10
-    EXIT_REASON_INVD = 13
-    EXIT_REASON_INVLPG = 14
-    EXIT_REASON_RDPMC = 15
-    EXIT_REASON_RDTSC = 16
-    EXIT_REASON_MWAIT = 36
-    EXIT_REASON_MONITOR = 39
-    EXIT_REASON_GDTR_IDTR = 46
-    EXIT_REASON_LDTR_TR = 47
-    EXIT_REASON_RDTSCP = 51
-    EXIT_REASON_WBINVD = 54
-    EXIT_REASON_XSETBV = 55
-    EXIT_REASON_RDRAND = 57
-    EXIT_REASON_INVPCID = 58
-    EXIT_REASON_RDSEED = 61
 
 cdef enum:  # MSRs (SDM 4 table 2-2); those above bit 30 are constants at the top
     MSR_TSC = 0x10
@@ -703,3 +721,5 @@ cdef enum:  # answers of decode_insn
     DECODE_MORE = 1        # more bytes are needed than are available
     DECODE_LONG = 2        # over 15 bytes: #GP(0)
     DECODE_INVALID = 3     # #UD
+
+include "_vmx.pxi"

@@ -147,7 +147,7 @@ def alu_memory(
     if op == ALU_cmp:
         place = read_operand(cpu, insn, size)
     else:
-        place = write_operand(cpu, insn, size)
+        place = modify_operand(cpu, insn, size)
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)
     result = alu(cpu, op, sign_extend(load(place, size), size), b, size)
@@ -264,7 +264,7 @@ def OP_r_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
 @cython.exceptval(check=False)
 def OP_m_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """OP memory."""
-    place: cython.pointer(u8) = write_operand(cpu, insn, SIZE)
+    place: cython.pointer(u8) = modify_operand(cpu, insn, SIZE)
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)
     store(place, SIZE, unary(cpu, UNARY_OP, sign_extend(load(place, SIZE), SIZE), SIZE))

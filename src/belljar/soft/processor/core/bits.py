@@ -57,7 +57,7 @@ def OP_mi_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
     if BIT_OP == BIT_bt:
         place = read_operand(cpu, insn, SIZE)
     else:
-        place = write_operand(cpu, insn, SIZE)
+        place = modify_operand(cpu, insn, SIZE)
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)
     value = bit_operation(cpu, BIT_OP, load(place, SIZE), insn.imm & (8 * SIZE - 1))
@@ -80,7 +80,7 @@ def OP_mr_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
     offset: u64 = effective_sum(cpu, insn) + cython.cast(u64, ((number - cython.cast(i64, bit)) >> 3))
     offset &= address_mask(insn)
     place = access_memory(
-        cpu, insn_segment(insn), offset, SIZE, ACCESS_READ if BIT_OP == BIT_bt else ACCESS_WRITE
+        cpu, insn_segment(insn), offset, SIZE, ACCESS_READ if BIT_OP == BIT_bt else ACCESS_WRITE | ACCESS_MODIFY
     )
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)

@@ -117,7 +117,7 @@ def block_room(host: cython.pointer(Host)) -> cython.pointer(Block):
     """Room for the largest block; NULL when out of memory. What is used of it is taken by `take_room`."""
     most: u64 = cython.sizeof(Block) + (BLOCK_INSNS + 2) * cython.sizeof(Insn)
     chunk: cython.pointer(u8)
-    if host.arena == cython.NULL or host.arena_used + most > ARENA_CHUNK:
+    if host.arena == cython.NULL or host.arena_used + most + BLOCK_INSNS * 15 > host.arena_top:
         if host.arena_total + ARENA_CHUNK > ARENA_LIMIT:
             reset_code(host)
         chunk = cython.cast(cython.pointer(u8), malloc(ARENA_CHUNK))
@@ -128,6 +128,7 @@ def block_room(host: cython.pointer(Host)) -> cython.pointer(Block):
         host.arena = chunk
         # Blocks begin at multiples of a cache line.
         host.arena_used = 128 - (cython.cast(u64, chunk) & 63)
+        host.arena_top = ARENA_CHUNK
         host.arena_total += ARENA_CHUNK
     return cython.cast(cython.pointer(Block), host.arena + host.arena_used)
 
@@ -335,10 +336,55 @@ def decode_block(
         insn = insns + count + 1
     cython.cast(cython.pointer(Chain), insn).taken = cython.address(no_block)
     cython.cast(cython.pointer(Chain), insn).fallthrough = cython.address(no_block)
+    block.tail = cython.cast(u8, insn - (insns + count))
     block.count = cython.cast(u16, count)
     block.bytes = cython.cast(u16, d.offset)
     cpu.host.arena_used += (cython.cast(u64, insn + 1) - cython.cast(u64, block) + 63) & ~cython.cast(u64, 63)
     return NEXT
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def chain_of(block: cython.pointer(Block)) -> cython.pointer(Chain):
+    """The record behind a block's instructions."""
+    return cython.cast(
+        cython.pointer(Chain), cython.cast(cython.pointer(Insn), block + 1) + block.count + block.tail
+    )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def keep_bytes(host: cython.pointer(Host), block: cython.pointer(Block)) -> cython.void:
+    """Keep a copy of a new block's bytes at the far end of the arena's chunk."""
+    first: u64 = block.bytes
+    code: cython.pointer(u8)
+    if block.hpa_next_page:
+        first = PAGE_SIZE - (block.hpa & PAGE_OFFSET)
+    host.arena_top -= block.bytes
+    code = host.arena + host.arena_top
+    memcpy(code, host_pointer(host, block.hpa), first)
+    if first < block.bytes:
+        memcpy(code + first, host_pointer(host, block.hpa_next_page), block.bytes - first)
+    chain_of(block).code = code
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def same_bytes(host: cython.pointer(Host), block: cython.pointer(Block)) -> cython.bint:
+    """Whether memory still holds what a block was decoded from; devices and the host write it without telling."""
+    first: u64 = block.bytes
+    code: cython.pointer(u8) = chain_of(block).code
+    if block.hpa_next_page:
+        first = PAGE_SIZE - (block.hpa & PAGE_OFFSET)
+    if memcmp(code, host_pointer(host, block.hpa), first) != 0:
+        return False
+    return first >= block.bytes or (
+        memcmp(code + first, host_pointer(host, block.hpa_next_page), block.bytes - first) == 0
+    )
 
 
 @cython.cfunc
@@ -359,6 +405,7 @@ def new_block(cpu: cython.pointer(Cpu), gva: u64, hpa: u64, limit: u64) -> cytho
     status = decode_block(cpu, block, gva, place, limit)
     if status != NEXT:
         return status
+    keep_bytes(host, block)
     enter_page(host, block, hpa, False)
     if block.hpa_next_page and (block.hpa_next_page >> PAGE_SHIFT) != (hpa >> PAGE_SHIFT):
         enter_page(host, block, block.hpa_next_page, True)
@@ -411,6 +458,9 @@ def find_block(cpu: cython.pointer(Cpu)) -> cython.int:
     block = cpu.host.hash[block_hash(hpa, mode)]
     while block != cython.NULL and (block.hpa != hpa or block.mode != mode or block.bytes > limit):
         block = block.hash_next
+    if block != cython.NULL and not same_bytes(cpu.host, block):
+        kill_block(cpu.host, block)
+        block = cython.NULL
     if block == cython.NULL or not same_second_page(cpu, block, gva):
         cpu.fill_host = host_pointer(cpu.host, hpa)
         status = new_block(cpu, gva, hpa, limit)

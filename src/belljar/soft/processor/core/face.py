@@ -1,111 +1,380 @@
-"""What Python sees: host memory and processors."""
+"""What Python sees: host-physical memory, VMCSs and processors."""
 
 import cython
+from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 
 
 @cython.cclass
 class HostMemory:
-    """One host-physical address space: extents of this process's memory, and the code decoded from it."""
+    """A host-physical address space: pieces of this process's memory, and the code decoded from them.
+
+    Pieces are either its own (`allocate`) or somebody else's (`attach`), who must keep them until `detach` or `close`.
+    Shared by the processors made on it. Not for two threads at a time.
+    """
 
     host: cython.pointer(Host)
+    owned: dict
+    closed: cython.bint
 
     def __cinit__(self):
-        host: cython.pointer(Host) = cython.cast(cython.pointer(Host), calloc(1, cython.sizeof(Host)))
-        if host == cython.NULL:
-            raise MemoryError
-        host.hash = cython.cast(
-            cython.pointer(cython.pointer(Block)), calloc(1 << HASH_BITS, cython.sizeof(cython.pointer(Block)))
-        )
-        host.jumps = cython.cast(
-            cython.pointer(cython.pointer(Block)), calloc(1 << JUMP_BITS, cython.sizeof(cython.pointer(Block)))
-        )
-        self.host = host
-        if host.hash == cython.NULL or host.jumps == cython.NULL:
-            raise MemoryError
-        reset_code(host)
-
-    def __dealloc__(self):
+        self.host = new_host()
         if self.host == cython.NULL:
-            return
-        if self.host.hash != cython.NULL and self.host.jumps != cython.NULL:
-            reset_code(self.host)
-        free(self.host.hash)
-        free(self.host.jumps)
-        free(self.host.code_pages)
-        free(self.host.extents)
-        free(self.host)
-
-    def add(self, hva: u64, size: u64) -> int:
-        """Append `size` bytes (a multiple of 4096) of this process's memory at `hva`; the hpa of the first byte."""
-        hpa: u64 = self.host.size
-        extents: cython.pointer(Extent)
-        if size % PAGE_SIZE or hva % PAGE_SIZE or size == 0:
-            raise ValueError("host memory comes in whole pages")
-        extents = cython.cast(
-            cython.pointer(Extent),
-            realloc(self.host.extents, (self.host.extent_count + 1) * cython.sizeof(Extent)),
-        )
-        if extents == cython.NULL or not host_reserve_code_pages(self.host, (hpa + size) >> PAGE_SHIFT):
             raise MemoryError
-        self.host.extents = extents
-        extents[self.host.extent_count].hpa = hpa
-        extents[self.host.extent_count].size = size
-        extents[self.host.extent_count].host = cython.cast(cython.pointer(u8), hva)
-        self.host.extent_count += 1
-        self.host.size += size
+        self.owned = {}
+
+    def allocate(self, size: cython.ulonglong, align: cython.ulonglong = 4096) -> int:
+        """`size` zeroed bytes, a multiple of 4096: their host-physical address. Raises MemoryError."""
+        self.check_open()
+        place: cython.pointer(u8) = cython.cast(cython.pointer(u8), page_alloc(size))
+        if place == cython.NULL:
+            raise MemoryError
+        hpa: u64 = host_attach(self.host, place, size, align)
+        if hpa == ALL_ONES:
+            page_free(place, size)
+            raise MemoryError
+        self.owned[hpa] = size
         return hpa
 
-    def written(self, hpa: u64, size: u64) -> None:
+    def attach(self, hva: cython.ulonglong, size: cython.ulonglong, align: cython.ulonglong = 4096) -> int:
+        """Give memory of this process a host-physical address, a multiple of `align` (a power of two). Raises MemoryError."""
+        self.check_open()
+        hpa: u64 = host_attach(self.host, cython.cast(cython.pointer(u8), hva), size, align)
+        if hpa == ALL_ONES:
+            raise MemoryError
+        return hpa
+
+    def add(self, hva: cython.ulonglong, size: cython.ulonglong) -> int:
+        """`attach` at a multiple of 4096. Raises ValueError for what is not whole pages."""
+        if size % PAGE_SIZE or hva % PAGE_SIZE or size == 0:
+            raise ValueError("host memory comes in whole pages")
+        return self.attach(hva, size, PAGE_SIZE)
+
+    def written(self, hpa: cython.ulonglong, size: cython.ulonglong) -> None:
         """Tell that `size` bytes at `hpa` were written by something else than the processors."""
         code_written(self.host, hpa, size)
+
+    def detach(self, hpa: cython.ulonglong) -> None:
+        """Take a piece away again, by its first address; own memory is freed. Translations to it are forgotten."""
+        if self.closed:
+            return
+        place: cython.pointer(u8) = host_pointer(self.host, hpa)
+        if not host_detach(self.host, hpa):
+            raise KeyError(hpa)
+        size = self.owned.pop(hpa, 0)
+        if size:
+            page_free(place, size)
+
+    def read(self, hpa: cython.ulonglong, size: cython.ulonglong) -> bytes:
+        """A copy of bytes that lie in one piece. Raises IndexError."""
+        return PyBytes_FromStringAndSize(cython.cast(cython.p_char, self.place(hpa, size)), size)
+
+    def write(self, hpa: cython.ulonglong, data: bytes) -> None:
+        """Copy bytes into one piece; code decoded from there is forgotten. Raises IndexError."""
+        size: u64 = len(data)
+        place: cython.pointer(u8) = cython.cast(cython.pointer(u8), self.place(hpa, size))
+        memcpy(place, cython.cast(cython.p_char, data), size)
+        code_written(self.host, hpa, size)
+
+    def read_u64(self, hpa: cython.ulonglong) -> int:
+        """The aligned 8-byte number at `hpa`. Raises IndexError."""
+        return cython.cast(cython.pointer(u64), self.place(hpa, 8))[0]
+
+    def write_u64(self, hpa: cython.ulonglong, value: cython.ulonglong) -> None:
+        """Store an aligned 8-byte number, whole. Raises IndexError."""
+        cython.cast(cython.pointer(u64), self.place(hpa, 8))[0] = value
+
+    def host_changed(self) -> None:
+        """Say that memory may have been written from outside: decoded code is compared with memory before it runs again."""
+        host_wrote(self.host)
+
+    @property
+    def code_bytes(self) -> int:
+        """How much memory decoded code takes."""
+        return self.host.arena_total
+
+    @cython.cfunc
+    @cython.exceptval(0)
+    def place(self, hpa: u64, size: u64) -> u64:
+        found: cython.pointer(u8)
+        self.check_open()
+        found = host_pointer(self.host, hpa)
+        if found == cython.NULL or (size and host_pointer(self.host, hpa + size - 1) != found + size - 1):
+            raise IndexError(f"no host memory at {hpa:#x}")
+        return cython.cast(u64, found)
+
+    @cython.cfunc
+    def check_open(self):
+        if self.closed:
+            raise ValueError("this host memory is closed")
+
+    def close(self) -> None:
+        """Forget everything attached and free everything owned; the processors on it must not run again."""
+        if self.closed:
+            return
+        for hpa in list(self.owned):
+            self.detach(hpa)
+        self.closed = True
+
+    def __dealloc__(self):
+        if self.host != cython.NULL:
+            free_owned(self.host, self.owned)
+            free_host(self.host)
+
+
+@cython.cfunc
+def free_owned(host: cython.pointer(Host), owned: dict):
+    for hpa, size in owned.items():
+        page_free(host_pointer(host, hpa), size)
+
+
+@cython.cclass
+class VmcsRegion:
+    """A VMCS. Its guest-state area lives in the processor while it is current and was entered once."""
+
+    vmcs: cython.pointer(Vmcs)
+
+    def __cinit__(self):
+        self.vmcs = cython.cast(cython.pointer(Vmcs), calloc(1, cython.sizeof(Vmcs)))
+        if self.vmcs == cython.NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.vmcs)
+
+
+class VmxError(Exception):
+    """A VMX instruction failed; `number` is the VM-instruction error (SDM 3C 31.4)."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"VM-instruction error {number}")
+        self.number = number
 
 
 @cython.cclass
 class Processor:
-    """One logical processor."""
+    """A logical processor in VMX root operation: the caller is the host.
+
+    Made in the state after reset. `enter` runs the guest of the current VMCS. One thread at a time, but for `kick`.
+    """
 
     cpu: cython.pointer(Cpu)
     memory: HostMemory
+    current: VmcsRegion
+    _window: object
 
     def __cinit__(self, memory: HostMemory):
-        cpu: cython.pointer(Cpu) = cython.cast(cython.pointer(Cpu), calloc(1, cython.sizeof(Cpu)))
-        entries: cython.int = TLB_CONTEXTS * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES) + TLB_ENTRIES
-        i: cython.int
-        if cpu == cython.NULL:
-            raise MemoryError
-        self.cpu = cpu
+        memory.check_open()
         self.memory = memory
-        cpu.tlb = cython.cast(cython.pointer(TlbEntry), malloc(entries * cython.sizeof(TlbEntry)))
-        if cpu.tlb == cython.NULL:
+        self.cpu = new_cpu(memory.host)
+        if self.cpu == cython.NULL:
             raise MemoryError
-        for i in range(entries):
-            cpu.tlb[i].tag = 1
-            cpu.tlb[i].addend = 0
-        cpu.tlb_none = cpu.tlb + (entries - TLB_ENTRIES)
-        cpu.host = memory.host
-        cpu.jumps = memory.host.jumps
-        cpu.next_cpu = memory.host.cpus
-        memory.host.cpus = cpu
-        cpu.big = 0x40000000
-        cpu.rflags = FLAG_ONE
-        cpu.flag_zero = 1
-        cpu.features[0] = ALL_ONES
-        memory.host.epoch += 1
-        cpu.epoch = memory.host.epoch
-        update_mode(cpu)
 
     def __dealloc__(self):
-        link: cython.pointer(cython.pointer(Cpu))
-        if self.cpu == cython.NULL:
-            return
-        if self.memory is not None:
-            link = cython.address(self.memory.host.cpus)
-            while link[0] != cython.NULL and link[0] != self.cpu:
-                link = cython.address(link[0].next_cpu)
-            if link[0] == self.cpu:
-                link[0] = self.cpu.next_cpu
-        free(self.cpu.tlb)
-        free(self.cpu)
+        if self.cpu != cython.NULL:
+            free_cpu(self.cpu)
+
+    # -- VMX ---------------------------------------------------------------------------------------------------
+
+    def vmptrld(self, region: VmcsRegion) -> None:
+        """Make a VMCS current; the one before is saved."""
+        if self.current is not None:
+            save_guest(self.cpu)
+        self.current = region
+        self.cpu.vmcs = region.vmcs
+        region.vmcs.checked = 0
+
+    def vmclear(self) -> None:
+        """Save the current VMCS, set its launch state to clear; there is no current VMCS then."""
+        if self.current is None:
+            raise VmxError(ERROR_INVALID)
+        save_guest(self.cpu)
+        self.cpu.vmcs.launched = 0
+        self.cpu.vmcs = cython.NULL
+        self.cpu.in_guest = 0
+        self.current = None
+
+    def vmread(self, field: cython.ulonglong) -> int:
+        """A field of the current VMCS by encoding. Raises VmxError."""
+        value: u64 = 0
+        error: u32 = vmx_read(self.cpu, field, cython.address(value))
+        if error:
+            raise VmxError(error)
+        return value
+
+    def vmwrite(self, field: cython.ulonglong, value: cython.ulonglong) -> None:
+        """Write a field of the current VMCS, cut to its width. Raises VmxError."""
+        error: u32 = vmx_write(self.cpu, field, value)
+        if error:
+            raise VmxError(error)
+
+    def vmlaunch(self, budget: cython.longlong) -> int:
+        """Enter a guest whose launch state is clear; else as `enter`. Raises VmxError."""
+        if self.current is None:
+            raise VmxError(ERROR_INVALID)
+        if self.cpu.vmcs.launched:
+            raise self.failed(ERROR_LAUNCH_NOT_CLEAR)
+        return self.enter(budget)
+
+    def vmresume(self, budget: cython.longlong) -> int:
+        """Enter a guest whose launch state is launched; else as `enter`. Raises VmxError."""
+        if self.current is None:
+            raise VmxError(ERROR_INVALID)
+        if not self.cpu.vmcs.launched:
+            raise self.failed(ERROR_RESUME_NOT_LAUNCHED)
+        return self.enter(budget)
+
+    def enter(self, budget: cython.longlong) -> int:
+        """VMLAUNCH or VMRESUME, whichever fits, and run until a VM exit or until `budget` instructions have retired.
+
+        Returns the basic exit reason (SDM 3D appendix C), or a PAUSE_* number where no VM exit took place: the guest then
+        stands between two instructions, and entering again goes on. Raises VmxError when VM entry fails early.
+        """
+        cpu: cython.pointer(Cpu) = self.cpu
+        error: u32
+        if cpu.vmcs == cython.NULL:
+            raise VmxError(ERROR_INVALID)
+        self.memory.check_open()
+        with cython.nogil:
+            error = enter_guest(cpu, budget)
+        if error:
+            raise self.failed(error)
+        return cpu.exit_reason
+
+    def emulate(self, window: object) -> int:
+        """Enter for one instruction, or one iteration of a repeated one, with devices behind `window` (core/window.py)."""
+        cpu: cython.pointer(Cpu) = self.cpu
+        error: u32
+        if cpu.vmcs == cython.NULL:
+            raise VmxError(ERROR_INVALID)
+        self.memory.check_open()
+        self._window = window
+        cpu.window = cython.cast(cython.p_void, window)
+        cpu.window_failed = 0
+        cpu.window_used = 0
+        with cython.nogil:
+            error = enter_guest(cpu, 1)
+        cpu.window = cython.NULL
+        self._window = None
+        fetch_and32(cython.address(cpu.kicked), ~cython.cast(u32, KICK_WINDOW))
+        if error:
+            raise self.failed(error)
+        return cpu.exit_reason
+
+    @cython.cfunc
+    def failed(self, error: u32):
+        vmcs_set(self.cpu.vmcs, FIELD_INSTRUCTION_ERROR, error)
+        return VmxError(error)
+
+    def kick(self) -> None:
+        """An external interrupt: end the present run, or else the next one. From any thread."""
+        fetch_or32(cython.address(self.cpu.kicked), KICK_HOST)
+
+    @property
+    def exit_qualification(self) -> int:
+        """The last exit's, without looking it up in the VMCS."""
+        return self.cpu.exit_qualification
+
+    @property
+    def exit_gpa(self) -> int:
+        """The guest-physical address of the last EPT violation or misconfiguration."""
+        return self.cpu.exit_gpa
+
+    def skip_instruction(self) -> None:
+        """What hypervisors do after they have carried out an instruction: RIP behind it, interrupt shadow gone."""
+        cpu: cython.pointer(Cpu) = self.cpu
+        cpu.rip += cpu.exit_length
+        if cpu.address_mask_bits == 32:
+            cpu.rip &= LOW32
+        if cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS):
+            cpu.interruptibility &= ~cython.cast(u32, SHADOW_STI | SHADOW_MOV_SS)
+            update_mode(cpu)
+        cpu.rflags &= ~cython.cast(u64, FLAG_RF)
+
+    # -- state outside the VMCS --------------------------------------------------------------------------------
+
+    def get_gpr(self, number: cython.int) -> int:
+        """A general register by its number in the encoding (RAX 0 ... R15 15)."""
+        return self.cpu.gpr[number & 15]
+
+    def set_gpr(self, number: cython.int, value: cython.ulonglong) -> None:
+        """Set a general register."""
+        self.cpu.gpr[number & 15] = value
+
+    def get_registers(self) -> tuple:
+        """The sixteen general registers in the order of the encoding, RIP, RFLAGS. The VMCS must be loaded."""
+        cpu: cython.pointer(Cpu) = self.cpu
+        g: cython.pointer(u64) = cython.address(cpu.gpr[0])
+        return (g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15])
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the guest-state area of the current VMCS lives in the processor now."""
+        return self.cpu.vmcs != cython.NULL and self.cpu.vmcs.loaded != 0
+
+    @property
+    def retired(self) -> int:
+        """Instructions executed since this processor was made."""
+        return self.cpu.retired
+
+    @property
+    def cr2(self) -> int:
+        """CR2, which VM entries and exits leave alone."""
+        return self.cpu.cr2
+
+    @cr2.setter
+    def cr2(self, value: cython.ulonglong) -> None:
+        self.cpu.cr2 = value
+
+    @property
+    def cr8(self) -> int:
+        """CR8, the task priority."""
+        return self.cpu.cr8
+
+    @cr8.setter
+    def cr8(self, value: cython.ulonglong) -> None:
+        self.cpu.cr8 = value & 15
+
+    @property
+    def xcr0(self) -> int:
+        """XCR0."""
+        return self.cpu.xcr0
+
+    @xcr0.setter
+    def xcr0(self, value: cython.ulonglong) -> None:
+        self.cpu.xcr0 = value
+
+    @property
+    def apic_base(self) -> int:
+        """IA32_APIC_BASE."""
+        return self.cpu.apic_base
+
+    @apic_base.setter
+    def apic_base(self, value: cython.ulonglong) -> None:
+        self.cpu.apic_base = value
+
+    def get_debug_register(self, number: cython.int) -> int:
+        """DR0 to DR3, DR6, DR7."""
+        return self.cpu.dr[number & 7]
+
+    def set_debug_register(self, number: cython.int, value: cython.ulonglong) -> None:
+        """Set DR0 to DR3 or DR6; DR7 belongs to the VMCS."""
+        self.cpu.dr[number & 7] = value
+
+    @property
+    def debug_state_size(self) -> int:
+        """Bytes of the processor's own structure, for reports."""
+        return cython.sizeof(Cpu)
+
+    @property
+    def state_hva(self) -> int:
+        """Where that structure lies in this process."""
+        return cython.cast(u64, self.cpu)
+
+    def invept(self) -> None:
+        """Forget every translation (INVEPT, all contexts)."""
+        flush_tlb(self.cpu)
+
+    # -- outside VMX: instructions by themselves ---------------------------------------------------------------
 
     def get(self, number: cython.int) -> int:
         """General register 0 to 15, RIP (16) or RFLAGS (17)."""
@@ -113,27 +382,31 @@ class Processor:
             return self.cpu.rip
         if number == 17:
             return get_rflags(self.cpu)
-        return self.cpu.gpr[number]
+        return self.cpu.gpr[number & 15]
 
-    def put(self, number: cython.int, value: u64) -> None:
+    def put(self, number: cython.int, value: cython.ulonglong) -> None:
         """Set general register 0 to 15, RIP (16) or RFLAGS (17)."""
         if number == 16:
             self.cpu.rip = value
         elif number == 17:
             set_rflags(self.cpu, value)
         else:
-            self.cpu.gpr[number] = value
+            self.cpu.gpr[number & 15] = value
 
-    def put_segment(self, number: cython.int, selector: cython.int, base: u64, limit: u32, attributes: u32) -> None:
-        """Set a segment register with its hidden part."""
-        self.cpu.base[number] = base
-        self.cpu.segment[number].selector = cython.cast(u16, selector)
-        self.cpu.segment[number].limit = limit
-        self.cpu.segment[number].attributes = attributes
+    def put_segment(
+        self, number: cython.int, selector: cython.int, base: cython.ulonglong, limit: cython.uint, attributes: cython.uint
+    ) -> None:
+        """Set a segment register with its hidden part; `attributes` as in the VMCS (SDM 3C table 25-2)."""
+        self.cpu.base[number & 7] = base
+        self.cpu.segment[number & 7].selector = cython.cast(u16, selector)
+        self.cpu.segment[number & 7].limit = limit
+        self.cpu.segment[number & 7].attributes = attributes
         update_mode(self.cpu)
 
-    def put_control(self, cr0: u64, cr3: u64, cr4: u64, efer: u64, cpl: cython.int) -> None:
-        """Set the control registers and CPL."""
+    def put_control(
+        self, cr0: cython.ulonglong, cr3: cython.ulonglong, cr4: cython.ulonglong, efer: cython.ulonglong, cpl: cython.int
+    ) -> None:
+        """Set the control registers and CPL, unchecked."""
         self.cpu.cr0 = cr0
         self.cpu.cr3 = cr3
         self.cpu.cr4 = cr4
@@ -141,21 +414,17 @@ class Processor:
         self.cpu.cpl = cpl
         flush_tlb(self.cpu)
 
-    def run(self, budget: i64) -> int:
-        """Run at most `budget` instructions; the status."""
+    def run(self, budget: cython.longlong) -> int:
+        """Run at most `budget` instructions without a VMCS: the status, EXIT (3) or STOP (5)."""
         status: cython.int
+        self.memory.check_open()
         with cython.nogil:
             status = run_guest(self.cpu, budget)
         return status
 
     @property
-    def retired(self) -> int:
-        """Instructions retired so far."""
-        return self.cpu.retired
-
-    @property
     def exit_reason(self) -> int:
-        """The basic exit reason of the last exit."""
+        """The basic exit reason of the last exit, or a PAUSE_* number."""
         return self.cpu.exit_reason
 
     @property

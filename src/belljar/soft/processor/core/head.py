@@ -14,4 +14,4 @@ from cython.cimports.libc.stdint import uint16_t as u16
 from cython.cimports.libc.stdint import uint32_t as u32
 from cython.cimports.libc.stdint import uint64_t as u64
 from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
-from cython.cimports.libc.string import memcpy, memmove, memset
+from cython.cimports.libc.string import memcmp, memcpy, memmove, memset

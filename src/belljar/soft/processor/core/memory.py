@@ -78,6 +78,18 @@ def write_at(cpu: cython.pointer(Cpu), segment: cython.int, gva: u64, size: cyth
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def modify_at(cpu: cython.pointer(Cpu), segment: cython.int, gva: u64, size: cython.int) -> cython.pointer(u8):
+    """`write_at` for an instruction that reads the old value first: a device has to be asked for it."""
+    entry: cython.pointer(TlbEntry) = cpu.tlb_write + ((gva >> PAGE_SHIFT) & (TLB_ENTRIES - 1))
+    if likely(entry.tag == ((gva + cython.cast(u64, size - 1)) & PAGE_MASK)):
+        return cython.cast(cython.pointer(u8), gva + entry.addend)
+    return access_slow(cpu, segment, gva, size, ACCESS_WRITE | ACCESS_MODIFY)
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def translate(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
@@ -91,6 +103,7 @@ def translate(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
             return NEXT
         cpu.fill_host = cython.cast(cython.pointer(u8), gva + entry.addend)
         cpu.fill_hpa = ALL_ONES
+        cpu.fill_device = 0
         return NEXT
     return tlb_fill(cpu, gva, access)
 
@@ -117,28 +130,49 @@ def access_linear(cpu: cython.pointer(Cpu), gva: u64, size: cython.int, access: 
     if status != NEXT:
         cpu.memory_status = status
         return cython.NULL
-    if first >= size and not (write and cpu.fill_hpa != ALL_ONES and page_has_code(cpu.host, cpu.fill_hpa)):
+    cpu.bounce_device[0] = cpu.fill_device
+    cpu.bounce_device[1] = 0
+    if first >= size and not cpu.fill_device and not (
+        write and cpu.fill_hpa != ALL_ONES and page_has_code(cpu.host, cpu.fill_hpa)
+    ):
         return cpu.fill_host
     cpu.bounce_host[0] = cpu.fill_host
     cpu.bounce_hpa[0] = cpu.fill_hpa
     cpu.bounce_size = size
-    if first >= size:
-        cpu.bounce_split = size
-        memcpy(cpu.bounce, cpu.fill_host, size)
-        return cpu.bounce
-    second = gva + first
-    if cpu.address_mask_bits == 32:
-        second &= LOW32
-    status = translate(cpu, second, access)
-    if status != NEXT:
-        cpu.memory_status = status
+    cpu.bounce_split = size
+    if first < size:
+        second = gva + first
+        if cpu.address_mask_bits == 32:
+            second &= LOW32
+        status = translate(cpu, second, access)
+        if status != NEXT:
+            cpu.memory_status = status
+            return cython.NULL
+        cpu.bounce_host[1] = cpu.fill_host
+        cpu.bounce_hpa[1] = cpu.fill_hpa
+        cpu.bounce_device[1] = cpu.fill_device
+        cpu.bounce_split = first
+    if fill_bounce(cpu, 0, 0, cpu.bounce_split, access) != NEXT or (
+        first < size and fill_bounce(cpu, 1, first, size - first, access) != NEXT
+    ):
+        cpu.memory_status = EXIT
         return cython.NULL
-    cpu.bounce_host[1] = cpu.fill_host
-    cpu.bounce_hpa[1] = cpu.fill_hpa
-    cpu.bounce_split = first
-    memcpy(cpu.bounce, cpu.bounce_host[0], first)
-    memcpy(cpu.bounce + first, cpu.bounce_host[1], size - first)
     return cpu.bounce
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fill_bounce(
+    cpu: cython.pointer(Cpu), part: cython.int, offset: cython.int, size: cython.int, access: cython.int
+) -> cython.int:
+    """Bring one part of the bounce buffer in: NEXT or EXIT. A device is not read for a store that does not need it."""
+    if not cpu.bounce_device[part]:
+        memcpy(cpu.bounce + offset, cpu.bounce_host[part], size)
+        return NEXT
+    if (access & ACCESS_KIND) == ACCESS_WRITE and not access & ACCESS_MODIFY:
+        return NEXT
+    return device_load(cpu, cpu.bounce_hpa[part], size, cpu.bounce + offset)
 
 
 @cython.cfunc
@@ -165,14 +199,22 @@ def access_slow(
 def commit(cpu: cython.pointer(Cpu)) -> cython.void:
     """Carry what was written to cpu.bounce to its places; sets cpu.code_hit if code had been decoded from there."""
     first: cython.int = cpu.bounce_split
-    rest: cython.int = cpu.bounce_size - first
-    memcpy(cpu.bounce_host[0], cpu.bounce, first)
-    if cpu.bounce_hpa[0] != ALL_ONES and code_written(cpu.host, cpu.bounce_hpa[0], first):
+    drain_bounce(cpu, 0, 0, first)
+    if cpu.bounce_size > cpu.bounce_split:
+        drain_bounce(cpu, 1, first, cpu.bounce_size - first)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def drain_bounce(cpu: cython.pointer(Cpu), part: cython.int, offset: cython.int, size: cython.int) -> cython.void:
+    """Carry one part of the bounce buffer to memory or to its device."""
+    if cpu.bounce_device[part]:
+        device_store(cpu, cpu.bounce_hpa[part], size, cpu.bounce + offset)
+        return
+    memcpy(cpu.bounce_host[part], cpu.bounce + offset, size)
+    if cpu.bounce_hpa[part] != ALL_ONES and code_written(cpu.host, cpu.bounce_hpa[part], size):
         cpu.code_hit = 1
-    if rest:
-        memcpy(cpu.bounce_host[1], cpu.bounce + first, rest)
-        if cpu.bounce_hpa[1] != ALL_ONES and code_written(cpu.host, cpu.bounce_hpa[1], rest):
-            cpu.code_hit = 1
 
 
 @cython.cfunc
@@ -253,7 +295,7 @@ def check_segment(
     allowed: cython.bint = True
     if attributes & AR_UNUSABLE or not attributes & AR_P:
         allowed = False
-    elif access == ACCESS_WRITE:
+    elif (access & ACCESS_KIND) == ACCESS_WRITE:
         allowed = (attributes & (AR_CODE | AR_WRITABLE)) == AR_WRITABLE
     elif attributes & AR_CODE:
         allowed = (attributes & AR_WRITABLE) != 0
@@ -297,6 +339,8 @@ def access_memory(
     if linear_address(cpu, segment, offset, size, access) != NEXT:
         cpu.memory_status = FAULT
         return cython.NULL
+    if access & ACCESS_MODIFY:
+        return modify_at(cpu, segment, cpu.linear, size)
     if access == ACCESS_WRITE:
         return write_at(cpu, segment, cpu.linear, size)
     return read_at(cpu, segment, cpu.linear, size)

@@ -22,7 +22,7 @@ def xadd_rr_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython
 @cython.exceptval(check=False)
 def xadd_mr_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """XADD memory, register."""
-    place: cython.pointer(u8) = write_operand(cpu, insn, SIZE)
+    place: cython.pointer(u8) = modify_operand(cpu, insn, SIZE)
     a: u64
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)
@@ -52,7 +52,7 @@ def cmpxchg_rr_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cyt
 @cython.exceptval(check=False)
 def cmpxchg_mr_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """CMPXCHG memory, register: memory is written either way."""
-    place: cython.pointer(u8) = write_operand(cpu, insn, SIZE)
+    place: cython.pointer(u8) = modify_operand(cpu, insn, SIZE)
     a: u64
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)
@@ -78,7 +78,7 @@ def op_cmpxchg8b(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython
             return raise_plain(cpu, EXC_UD)
         if (effective_address(cpu, insn) + slot(cpu, insn.segment)) & 15:
             return raise_fault(cpu, EXC_GP, 0)
-    place = write_operand(cpu, insn, 2 * half)
+    place = modify_operand(cpu, insn, 2 * half)
     if place == cython.NULL:
         return cpu.memory_status
     low = load(place, half)

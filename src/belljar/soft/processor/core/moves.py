@@ -153,7 +153,7 @@ def xchg_rr_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython
 @cython.exceptval(check=False)
 def xchg_mr_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """XCHG memory, register."""
-    place: cython.pointer(u8) = write_operand(cpu, insn, SIZE)
+    place: cython.pointer(u8) = modify_operand(cpu, insn, SIZE)
     value: u64
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)

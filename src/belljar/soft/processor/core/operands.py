@@ -129,10 +129,21 @@ def read_operand(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), size: cyt
 @cython.nogil
 @cython.exceptval(check=False)
 def write_operand(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), size: cython.int) -> cython.pointer(u8):
-    """Where to write, or read and write, the memory operand of `size` bytes; cpu.bounce wants `commit`; NULL: memory_status."""
+    """Where to write the memory operand of `size` bytes; cpu.bounce wants `commit`; NULL: memory_status."""
     if likely((insn.flags & INSN_PLAIN) == 0):
         return write_at(cpu, insn_segment(insn), effective_sum(cpu, insn) + slot(cpu, insn.segment), size)
     return operand_slow(cpu, insn, size, ACCESS_WRITE)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def modify_operand(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), size: cython.int) -> cython.pointer(u8):
+    """`write_operand` for instructions that read the operand first."""
+    if likely((insn.flags & INSN_PLAIN) == 0):
+        return modify_at(cpu, insn_segment(insn), effective_sum(cpu, insn) + slot(cpu, insn.segment), size)
+    return operand_slow(cpu, insn, size, ACCESS_WRITE | ACCESS_MODIFY)
 
 
 @cython.cfunc

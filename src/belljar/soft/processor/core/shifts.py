@@ -131,7 +131,7 @@ def OP_r_COUNT_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cyt
 @cython.exceptval(check=False)
 def OP_m_COUNT_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """OP memory by an immediate or CL."""
-    place: cython.pointer(u8) = write_operand(cpu, insn, SIZE)
+    place: cython.pointer(u8) = modify_operand(cpu, insn, SIZE)
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)
     store(place, SIZE, shift(cpu, SHIFT_OP, load(place, SIZE), count_COUNT(cpu, insn), SIZE))
@@ -188,7 +188,7 @@ def double_shift_r_LEFT_COUNT_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointe
 @cython.exceptval(check=False)
 def double_shift_m_LEFT_COUNT_SIZE(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """SHRD (0) or SHLD (1) memory, register."""
-    place: cython.pointer(u8) = write_operand(cpu, insn, SIZE)
+    place: cython.pointer(u8) = modify_operand(cpu, insn, SIZE)
     b: u64 = get_reg(cpu, insn.reg, SIZE)
     if unlikely(place == cython.NULL):
         return leave_fault(cpu, insn)

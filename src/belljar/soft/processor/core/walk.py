@@ -1,4 +1,4 @@
-"""The page walk of the hardware: guest tables, nested tables, and the TLB."""
+"""The page walk of the hardware: guest paging structures of every mode, rights, accessed and dirty flags (SDM 3A chapter 4)."""
 
 import cython
 
@@ -8,31 +8,298 @@ import cython
 @cython.exceptval(check=False)
 def tlb_fill(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
     """Walk for one access, fill the TLB: NEXT with cpu.fill_host and fill_hpa, FAULT (#PF) or EXIT (EPT violation)."""
-    host: cython.pointer(u8) = host_pointer(cpu.host, gva)
-    if host == cython.NULL:
-        return request_exit(cpu, EXIT_REASON_EPT_VIOLATION, gva)
-    cpu.fill_host = host
-    cpu.fill_hpa = gva
-    tlb_insert(cpu, access, gva, host, gva)
+    status: cython.int
+    kind: cython.int = access & ACCESS_KIND
+    wanted: u32 = cython.cast(u32, 1) << kind
+    cpu.fill_device = 0
+    cpu.walk_gpa = gva
+    cpu.walk_global = 0
+    cpu.walk_shift = PAGE_SHIFT
+    if cpu.cr0 & CR0_PG:
+        status = walk(cpu, gva, access)
+        if status != NEXT:
+            return status
+    if kind == ACCESS_WRITE and access & ACCESS_MODIFY:
+        wanted = 3
+    cpu.fill_host = guest_physical(cpu, cpu.walk_gpa, gva, wanted, True)
+    if cpu.fill_host == cython.NULL:
+        return cpu.memory_status
+    if cpu.fill_device == 0:
+        tlb_insert(cpu, access, gva, cpu.fill_host, cpu.fill_hpa)
+        tlb_note(cpu, access, gva)
     return NEXT
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def flush_tlb(cpu: cython.pointer(Cpu)) -> cython.void:
-    """Forget all translations, global ones included."""
-    i: cython.int
-    for i in range(TLB_CONTEXTS * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)):
-        cpu.tlb[i].tag = 1
-    cpu.host.epoch += 1
-    cpu.epoch = cpu.host.epoch
-    update_mode(cpu)
+def walk(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
+    """The guest's own translation: NEXT with cpu.walk_gpa and walk_global, FAULT or EXIT. Starts over when an entry changes."""
+    status: cython.int
+    while True:
+        if cpu.cr4 & CR4_PAE:
+            status = walk_wide(cpu, gva, access)
+        else:
+            status = walk_narrow(cpu, gva, access)
+        if status != AGAIN:
+            return status
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def flush_tlb_page(cpu: cython.pointer(Cpu), gva: u64) -> cython.void:
-    """Forget the translations of one page."""
-    flush_tlb(cpu)
+def fault_code(cpu: cython.pointer(Cpu), access: cython.int) -> u32:
+    """The bits of a page fault's error code that the access itself decides: W/R, U/S, I/D (SDM 3A 4.7)."""
+    code: u32 = 0
+    if (access & ACCESS_KIND) == ACCESS_WRITE:
+        code |= 2
+    if access_context(cpu, access) == 1:
+        code |= 4
+    if (access & ACCESS_KIND) == ACCESS_FETCH and (cpu.cr4 & CR4_SMEP or (cpu.cr4 & CR4_PAE and cpu.efer & EFER_NXE)):
+        code |= 0x10
+    return code
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def table_entry(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, access: cython.int) -> cython.pointer(u8):
+    """Where a paging-structure entry lies; NULL: cpu.memory_status.
+
+    With accessed and dirty flags for EPT, the processor's reads of paging structures count as writes (SDM 3C 29.3.5).
+    A structure that lies in a device is treated as KVM does: the entry is not present.
+    """
+    place: cython.pointer(u8) = guest_physical(cpu, gpa, gva, 3 if cpu.eptp & 0x40 else 1, False)
+    if place != cython.NULL and cpu.fill_device:
+        cpu.fill_device = 0
+        cpu.memory_status = raise_page_fault(cpu, gva, fault_code(cpu, access))
+        return cython.NULL
+    return place
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def check_rights(
+    cpu: cython.pointer(Cpu), gva: u64, access: cython.int, allowed: u64, no_execute: cython.bint, key: u32
+) -> cython.int:
+    """Access rights of a translation (SDM 3A 4.6): NEXT or FAULT. `allowed`: R/W and U/S of all levels; `key` 0-15, 16 none."""
+    kind: cython.int = access & ACCESS_KIND
+    context: cython.int = access_context(cpu, access)
+    user_page: cython.bint = (allowed & 4) != 0
+    protect: cython.bint = (cpu.cr0 & CR0_WP) != 0 or context == 1
+    denied: cython.bint = False
+    by_key: cython.bint = False
+    if user_page and key < 16 and kind != ACCESS_FETCH:
+        by_key = ((cpu.pkru >> (2 * key)) & 1) != 0 or (
+            kind == ACCESS_WRITE and protect and ((cpu.pkru >> (2 * key)) & 2) != 0
+        )
+    if context == 1:
+        denied = not user_page
+    elif user_page:
+        if kind == ACCESS_FETCH:
+            denied = (cpu.cr4 & CR4_SMEP) != 0
+        else:
+            denied = (cpu.cr4 & CR4_SMAP) != 0 and context == 0
+    if kind == ACCESS_WRITE:
+        denied = denied or (protect and (allowed & 2) == 0)
+    elif kind == ACCESS_FETCH:
+        denied = denied or no_execute
+    if denied or by_key:
+        return raise_page_fault(cpu, gva, fault_code(cpu, access) | 1 | (0x20 if by_key else 0))
+    return NEXT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def entry_reserved(cpu: cython.pointer(Cpu), entry: u64, shift: cython.int, leaf: cython.bint) -> u64:
+    """The reserved bits that are set in an 8-byte entry which maps, or leads to tables below, 1 << shift bytes."""
+    reserved: u64 = PHYSICAL_RESERVED
+    if not cpu.efer & EFER_LMA:
+        reserved |= cython.cast(u64, 0x7FF) << 52
+    if not cpu.efer & EFER_NXE:
+        reserved |= BIT63
+    if leaf:
+        if shift > PAGE_SHIFT:
+            reserved |= ((cython.cast(u64, 1) << shift) - 1) & ~cython.cast(u64, 0x1FFF)
+    elif shift >= 30:
+        reserved |= 0x80  # PS: no pages of this size (512 GiB, or 1 GiB where they do not exist)
+    return entry & reserved
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
+    """PAE, 4-level and 5-level paging (SDM 3A 4.4, 4.5): NEXT, FAULT, EXIT, or AGAIN: an entry changed under the walk."""
+    slots: cython.pointer(u64)[5]
+    values: u64[5]
+    host_addresses: u64[5]
+    used: cython.int = 0
+    allowed: u64 = 6
+    no_execute: u64 = 0
+    entry: u64 = cpu.cr3
+    shift: cython.int = 39
+    leaf: cython.bint
+    large: cython.bint = (cpu.efer & EFER_LMA) != 0 and has_feature(cpu, FEATURE_PAGE1G)
+    key: u32 = 16
+    if not cpu.efer & EFER_LMA:
+        shift = 21
+        entry = cpu.pdpte[(gva >> 30) & 3]
+        if not entry & 1:
+            return raise_page_fault(cpu, gva, fault_code(cpu, access))
+    elif cpu.cr4 & CR4_LA57:
+        shift = 48
+    while True:
+        slots[used] = cython.cast(
+            cython.pointer(u64),
+            table_entry(cpu, (entry & PHYSICAL_ADDRESS) + ((gva >> shift) & 0x1FF) * 8, gva, access),
+        )
+        if slots[used] == cython.NULL:
+            return cpu.memory_status
+        entry = slots[used][0]
+        values[used] = entry
+        host_addresses[used] = cpu.fill_hpa
+        used += 1
+        if not entry & 1:
+            return raise_page_fault(cpu, gva, fault_code(cpu, access))
+        leaf = shift == PAGE_SHIFT or ((entry & 0x80) != 0 and (shift == 21 or (shift == 30 and large)))
+        if entry_reserved(cpu, entry, shift, leaf):
+            return raise_page_fault(cpu, gva, fault_code(cpu, access) | 9)
+        allowed &= entry
+        no_execute |= entry & BIT63
+        if leaf:
+            break
+        shift -= 9
+    if cpu.cr4 & CR4_PKE and cpu.efer & EFER_LMA:
+        key = (entry >> 59) & 15
+    if check_rights(cpu, gva, access, allowed, no_execute != 0, key) != NEXT:
+        return FAULT
+    if not mark_entries(cpu, slots, values, host_addresses, used, (access & ACCESS_KIND) == ACCESS_WRITE):
+        return AGAIN
+    cpu.walk_gpa = (entry & PHYSICAL_ADDRESS & ~((cython.cast(u64, 1) << shift) - 1)) | (
+        gva & ((cython.cast(u64, 1) << shift) - 1)
+    )
+    cpu.walk_global = (entry & 0x100) != 0 and (cpu.cr4 & CR4_PGE) != 0
+    cpu.walk_shift = shift
+    return NEXT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mark_entries(
+    cpu: cython.pointer(Cpu),
+    slots: cython.pointer(cython.pointer(u64)),
+    values: cython.pointer(u64),
+    host_addresses: cython.pointer(u64),
+    used: cython.int,
+    dirty: cython.bint,
+) -> cython.bint:
+    """Set accessed flags, and the leaf's dirty flag on a write, each atomically (SDM 3A 4.8); False: an entry has changed."""
+    i: cython.int
+    flags: u64
+    for i in range(used):
+        flags = 0x60 if dirty and i == used - 1 else 0x20
+        if (values[i] & flags) != flags:
+            if not swap64(slots[i], values[i], values[i] | flags):
+                return False
+            if page_has_code(cpu.host, host_addresses[i]):
+                code_written(cpu.host, host_addresses[i], 8)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mark_narrow(cpu: cython.pointer(Cpu), place: cython.pointer(u32), hpa: u64, value: u32, flags: u32) -> cython.bint:
+    """The same for one 4-byte entry."""
+    if (value & flags) != flags:
+        if not swap32(place, value, value | flags):
+            return False
+        if page_has_code(cpu.host, hpa):
+            code_written(cpu.host, hpa, 4)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_narrow(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
+    """32-bit paging with 4-KByte and, with CR4.PSE, 4-MByte pages (SDM 3A 4.3). Answers as `walk_wide`."""
+    directory_entry: cython.pointer(u32)
+    table: cython.pointer(u32)
+    directory_hpa: u64
+    entry: u32
+    upper: u32
+    dirty: u32 = 0x60 if (access & ACCESS_KIND) == ACCESS_WRITE else 0x20
+    directory_entry = cython.cast(
+        cython.pointer(u32), table_entry(cpu, (cpu.cr3 & PAGE_MASK & LOW32) + ((gva >> 22) & 0x3FF) * 4, gva, access)
+    )
+    if directory_entry == cython.NULL:
+        return cpu.memory_status
+    directory_hpa = cpu.fill_hpa
+    upper = directory_entry[0]
+    if not upper & 1:
+        return raise_page_fault(cpu, gva, fault_code(cpu, access))
+    if upper & 0x80 and cpu.cr4 & CR4_PSE:
+        if upper & 0x200000:
+            return raise_page_fault(cpu, gva, fault_code(cpu, access) | 9)
+        if check_rights(cpu, gva, access, upper, False, 16) != NEXT:
+            return FAULT
+        if not mark_narrow(cpu, directory_entry, directory_hpa, upper, dirty):
+            return AGAIN
+        # PSE-36: bits 20:13 are address bits 39:32 (SDM 3A table 4-4).
+        cpu.walk_gpa = (
+            (upper & cython.cast(u64, 0xFFC00000)) | (cython.cast(u64, (upper >> 13) & 0xFF) << 32) | (gva & 0x3FFFFF)
+        )
+        cpu.walk_global = (upper & 0x100) != 0 and (cpu.cr4 & CR4_PGE) != 0
+        cpu.walk_shift = 22
+        return NEXT
+    table = cython.cast(
+        cython.pointer(u32), table_entry(cpu, (upper & PAGE_MASK) + ((gva >> 12) & 0x3FF) * 4, gva, access)
+    )
+    if table == cython.NULL:
+        return cpu.memory_status
+    entry = table[0]
+    if not entry & 1:
+        return raise_page_fault(cpu, gva, fault_code(cpu, access))
+    if check_rights(cpu, gva, access, entry & upper, False, 16) != NEXT:
+        return FAULT
+    if not mark_narrow(cpu, directory_entry, directory_hpa, upper, 0x20):
+        return AGAIN
+    if not mark_narrow(cpu, table, cpu.fill_hpa, entry, dirty):
+        return AGAIN
+    cpu.walk_gpa = (entry & PAGE_MASK) | (gva & PAGE_OFFSET)
+    cpu.walk_global = (entry & 0x100) != 0 and (cpu.cr4 & CR4_PGE) != 0
+    return NEXT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def load_pdptes(cpu: cython.pointer(Cpu), cr3: u64) -> cython.int:
+    """Load the four PDPTE registers as MOV CR does for PAE paging (SDM 3A 4.4.1): NEXT, FAULT (#GP(0)) or EXIT; all or none."""
+    fresh: u64[4]
+    place: cython.pointer(u8)
+    i: cython.int
+    for i in range(4):
+        place = guest_physical(cpu, (cr3 & cython.cast(u64, 0xFFFFFFE0) & LOW32) + 8 * i, 0, 1, False)
+        if place == cython.NULL:
+            return cpu.memory_status
+        fresh[i] = ALL_ONES if cpu.fill_device else cython.cast(cython.pointer(u64), place)[0]
+        cpu.fill_device = 0
+        if not valid_pdpte(fresh[i]):
+            return raise_fault(cpu, EXC_GP, 0)
+    for i in range(4):
+        cpu.pdpte[i] = fresh[i]
+    return NEXT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def valid_pdpte(entry: u64) -> cython.bint:
+    """Whether a PDPTE of PAE paging has no reserved bit set; one that is not present may hold anything (SDM 3A table 4-8)."""
+    return not entry & 1 or (entry & (0x1E6 | BIT63 | PHYSICAL_RESERVED | (cython.cast(u64, 0x7FF) << 52))) == 0
