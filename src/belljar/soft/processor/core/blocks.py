@@ -295,6 +295,7 @@ def decode_block(
     insns: cython.pointer(Insn) = cython.cast(cython.pointer(Insn), block + 1)
     insn: cython.pointer(Insn)
     count: cython.int = 0
+    branch: cython.bint = False
     answer: cython.int
     status: cython.int
     page_rest: u64 = PAGE_SIZE - (gva & PAGE_OFFSET)
@@ -327,9 +328,10 @@ def decode_block(
         insn.number = cython.cast(u8, count)
         d.offset += insn_length(insn)
         count += 1
+        branch = (d.op_flags & OP_BRANCH) != 0 and insn.handler != complex_insn
         if d.op_flags & (OP_ENDS | OP_BRANCH):
             break
-    if d.op_flags & OP_BRANCH and insns[count - 1].handler != complex_insn:
+    if branch:
         insn = insns + count
     else:
         plain_end(cython.address(d), insns + count, count)
