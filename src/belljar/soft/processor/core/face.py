@@ -388,6 +388,8 @@ class Processor:
         """Set general register 0 to 15, RIP (16) or RFLAGS (17)."""
         if number == 16:
             self.cpu.rip = value
+            self.cpu.activity = ACTIVE
+            update_mode(self.cpu)
         elif number == 17:
             set_rflags(self.cpu, value)
         else:
