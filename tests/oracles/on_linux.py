@@ -38,7 +38,9 @@ TIMER_SECONDS = 0.05
 
 STICKY = 1 << 21 | 1 << 14
 """Flags (ID, NT) that a case may set and ptrace does not clear again."""
-CLEANER = Case(b"\x9d", {}, 0x202, {STACK + 0x800: (0x202).to_bytes(8, "little")}, note="POPF")
+_SANE = {STACK + 0x800: (0x202).to_bytes(8, "little")}
+CLEANERS = {bits: Case(b"\x66\x9d" if bits == 16 else b"\x9d", {"rax": bits}, 0x202, _SANE) for bits in (16, 32, 64)}
+"""POPF of all the flags."""
 
 UNSUITED = {
     **dict.fromkeys(
@@ -137,6 +139,8 @@ class LinuxOracle:
             raise Unsupported(f"a Linux process: {case.mnemonic}: {UNSUITED[case.mnemonic]}")
         if "SREG" in case.note or any(f"{kind}_{s}S" in case.note for kind in "DWQ" for s in "CDESFG"):
             raise Unsupported("a Linux process: segment registers hold the host's selectors")
+        if case.note.startswith("RESERVEDNOP") and "_0F0D" in case.note:
+            raise Unsupported("a Linux process: 0F 0D with a register is #UD on AMD's CPUs and does nothing on Intel's")
         if self.world.bits != 64 and {0x64, 0x65} & prefixes(case.code):
             raise Unsupported("a Linux process: FS and GS have no base in 32-bit code")
 
@@ -166,8 +170,8 @@ class LinuxOracle:
         ):
             stop, vector = Stop.HALT, None
         outcome = Outcome(stop, values, rip, got["eflags"], vector, None, cr2, (), (), self._changes(before), ())
-        if got["eflags"] & STICKY and case.code != CLEANER.code:
-            self.ask(CLEANER)
+        if got["eflags"] & STICKY and case is not CLEANERS[self.world.bits]:
+            self.ask(CLEANERS[self.world.bits])
         return outcome
 
     def _prepare(self, case: Case) -> list[bytes]:

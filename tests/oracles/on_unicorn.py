@@ -97,17 +97,17 @@ class UnicornOracle:
     def _start(self) -> None:
         uc = self.uc = Uc(UC_ARCH_X86, MODES[self.world.bits])
         self.general = GENERAL_64 if self.world.bits == 64 else GENERAL_32
-        if self.world.bits == 16:
-            uc.mem_map(0, len(self.world.memory), UC_PROT_ALL)
-        else:
+        if self.world.long_mode:
             for start, size in ((CODE, CODE_SIZE), (DATA, DATA_SIZE), (STACK, STACK_SIZE)):
                 uc.mem_map(start, size, UC_PROT_ALL)
             uc.mem_map(READ_ONLY, PAGE, UC_PROT_READ)
+            uc.mem_write(READ_ONLY, self.world.memory[READ_ONLY : READ_ONLY + PAGE])
+        else:
+            uc.mem_map(0, len(self.world.memory), UC_PROT_ALL)
+            uc.mem_write(0, self.world.memory)
         uc.hook_add(UC_HOOK_INTR, self._on_interrupt)
         uc.hook_add(UC_HOOK_INSN, self._on_in, None, 1, 0, x86.UC_X86_INS_IN)
         uc.hook_add(UC_HOOK_INSN, self._on_out, None, 1, 0, x86.UC_X86_INS_OUT)
-        if self.world.bits != 16:
-            uc.mem_write(READ_ONLY, self.world.memory[READ_ONLY : READ_ONLY + PAGE])
 
     def __enter__(self) -> UnicornOracle:
         return self
@@ -179,6 +179,10 @@ class UnicornOracle:
             raise Unsupported("unicorn: segment registers need a descriptor table")
         if self.world.bits == 64 and case.mnemonic in ("SHLD", "SHRD", "RORX") and "IMM8" in case.note:
             raise Unsupported("unicorn: forgets the immediate in the RIP-relative address of SHLD, SHRD and RORX")
+        if self.world.bits == 16 and case.mnemonic in ("MOVBE", "POPCNT"):
+            raise Unsupported("unicorn: takes MOVBE and POPCNT of 16 bits for 32 in 16-bit code")
+        if re.match(r"PUSH[DWQ]_[CDESFG]S", case.note):
+            raise Unsupported("unicorn: segment registers need a descriptor table")
         if "_F7R1" in case.note or "_F6R1" in case.note:
             raise Unsupported("unicorn: does not know the second encoding of TEST")
         if "_CR" in case.note or "_DR" in case.note:

@@ -76,11 +76,18 @@ def combinations(bits, rng, count):
         yield row, rng.choice(sorted(BODIES.values()))
 
 
+def vendor_specific(case, bits):
+    """66 before a near branch in 64-bit code: AMD's CPUs take it for 16 bits, Intel's (and belljar) ignore it."""
+    return bits == 64 and 0x66 in case.code[:-1] and case.code[-1] == 0xC3
+
+
 def run(world, bits, tested, on_linux, count, seed):
     """Put all combinations to both."""
     rng = random.Random(f"prefixes {seed}")
     cases = (one(row, body, rng, bits) for row, body in combinations(bits, rng, count))
-    exam = examine(cases, on_linux(world), tested(world), like_process)
+    exam = examine(
+        (case for case in cases if not vendor_specific(case, bits)), on_linux(world), tested(world), like_process
+    )
     exam.verdict(pytest.skip)
 
 
