@@ -316,4 +316,5 @@ def deliver_task(cpu: cython.pointer(Cpu), event: cython.pointer(Event), selecto
     """Through a task gate: the new task finds the error code on its stack (SDM 3A 6.12.2): BRANCH, FAULT or EXIT."""
     cpu.task_return_rip = event.return_rip
     cpu.task_ext = event.ext
+    cpu.task_rf = event.rf
     return switch_task(cpu, selector, TASK_GATE, event.has_error, event.error)

@@ -98,7 +98,8 @@ def attend(cpu: cython.pointer(Cpu)) -> cython.int:
 def step(cpu: cython.pointer(Cpu)) -> cython.int:
     """Execute one instruction with everything that goes with single steps, shadows and breakpoints: BRANCH or EXIT.
 
-    cpu.stepped: bit 0 a step is under way, bit 1 (set by IRET and task switches) RF was loaded and stays.
+    cpu.stepped: bit 0 a step is under way, bit 1 (set by IRET and task switches) RF was loaded and stays,
+    bit 2 (set by deliveries through the IDT) TF was cleared on the way to a handler: no trap for this instruction.
     """
     tf: u64 = cpu.rflags & FLAG_TF
     rf: u64 = cpu.rflags & FLAG_RF
@@ -128,6 +129,8 @@ def step(cpu: cython.pointer(Cpu)) -> cython.int:
         return status
     if status != AGAIN and not cpu.stepped & 2:
         cpu.rflags &= ~cython.cast(u64, FLAG_RF)
+    if cpu.stepped & 4:
+        tf = 0
     cpu.stepped = 0
     if tf:
         cpu.pending_debug |= 0x4000  # DR6.BS (SDM 3B 18.2.3)

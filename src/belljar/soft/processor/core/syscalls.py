@@ -39,6 +39,8 @@ def op_syscall(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
     cpu.gpr[RCX] = cpu.next_rip
     cpu.gpr[11] = get_rflags(cpu) & ~cython.cast(u64, FLAG_RF)
     set_rflags(cpu, cpu.gpr[11] & ~cpu.fmask)
+    if not cpu.rflags & FLAG_TF:
+        cpu.stepped |= 4
     return enter_flat(cpu, selector, selector + 8, 0, True, cpu.lstar)
 
 
