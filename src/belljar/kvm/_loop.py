@@ -258,7 +258,9 @@ class RunLoop:
 
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread."""
-        if self.page == cython.NULL:
+        # A kick that the run has not seen yet needs no second signal, and real-time signals queue: a flood of them would
+        # use up what the user may have pending, and with it every timer's place.
+        if self.page == cython.NULL or self.kicked:
             return
         self.kicked = True
         belljar_immediate_exit(self.page, 1)
