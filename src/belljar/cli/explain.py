@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import click
-
-from belljar.cli.options import LIMIT, SECONDS, guest_options, machine_options, option
+from belljar.cli import values
+from belljar.cli.files import OutputFile
+from belljar.cli.options import GUEST, GUEST_OPTIONS, machine_options
+from belljar.cli.spec import Command, Option
 from belljar.cli.terminal import show
 from belljar.observe.explain import DEFAULT_LIMIT, DEFAULT_TIMEOUT, explain
 
@@ -18,36 +19,49 @@ each switch into it and back, and what it left behind. Guests that crash or run 
 Examples:
   belljar explain hello-long
   belljar explain hello-paged --json | jq .paging
-  belljar explain fault
+  belljar explain fault --html fault.html
 """
 
 
-@click.command(help=HELP, short_help="Explain everything about a run.")
-@guest_options
-@option(
-    "--timeout",
-    type=SECONDS,
-    default=DEFAULT_TIMEOUT,
-    metavar="SECONDS",
-    help=f"End the run after so long. Default: {DEFAULT_TIMEOUT:g}.",
-)
-@option(
-    "--limit",
-    type=LIMIT,
-    default=DEFAULT_LIMIT,
-    metavar="N",
-    help=f"Tell so many switches one by one, the rest by kind. Default: {DEFAULT_LIMIT}.",
-)
-@option("--json", "as_json", is_flag=True, help="Write JSON.")
-def command(**given: Any) -> int:
+def run(given: dict[str, Any]) -> int:
     """Explain; 0 whatever happened to the guest."""
-    guest, timeout, limit = given.pop("guest"), given.pop("timeout"), given.pop("limit")
-    as_json = given.pop("as_json")
-    found = explain(guest, timeout=timeout, limit=limit, **machine_options(given))
-    if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=2))
-    else:
+    html = given["html"]
+    page = None if html is None else OutputFile(html, "--html", standard_fd=1)
+    try:
+        found = explain(given["guest"], timeout=given["timeout"], limit=given["limit"], **machine_options(given))
+        if page is not None:
+            from belljar.observe.explain_html import explain_page
+
+            page.write(explain_page(found).encode("utf-8", "backslashreplace"))
+    finally:
+        if page is not None:
+            page.close()
+    if given["as_json"]:
+        print(json.dumps(found.as_dict(), indent=2))
+    elif html is None:
         from belljar.observe.explain_text import explain_lines
 
         show(explain_lines(found))
     return 0
+
+
+COMMAND = Command(
+    "explain",
+    "Explain everything about a run.",
+    HELP,
+    run,
+    (GUEST,),
+    (
+        *GUEST_OPTIONS,
+        Option(
+            "--timeout", "timeout", f"End the run after so long. Default: {DEFAULT_TIMEOUT:g}.", "SECONDS", values.seconds,
+            default=DEFAULT_TIMEOUT,
+        ),
+        Option(
+            "--limit", "limit", f"Tell so many switches one by one, the rest by kind. Default: {DEFAULT_LIMIT}.", "N",
+            values.limit, default=DEFAULT_LIMIT,
+        ),
+        Option("--json", "as_json", "Write JSON.", switch=True),
+        Option("--html", "html", "Write a page with pictures to FILE; it needs nothing from the net.", "FILE"),
+    ),
+)  # fmt: skip

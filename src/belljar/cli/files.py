@@ -54,6 +54,11 @@ class OutputFile:
         mine, theirs = os.fstat(self._fd), os.fstat(other._fd)
         return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, theirs)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody reads along."""
+        return os.isatty(self._fd)
+
     def write(self, data: bytes) -> None:
         """Append; the first write replaces what the file held. Raises OutputFailed, BrokenPipeError."""
         try:

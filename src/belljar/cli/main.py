@@ -2,73 +2,66 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from belljar.cli import lazy_imports
 
 lazy_imports.install()
 
-import click  # noqa: E402  (its own heavy imports must be made lazy first)
-
-from belljar import __version__  # noqa: E402
-from belljar.errors import EXIT_CANNOT_START, BelljarError  # noqa: E402
+from belljar.cli import quick  # noqa: E402  (what it imports is to find the stand-ins)
+from belljar.cli.say import EXIT_PIPE_CLOSED, complain  # noqa: E402
+from belljar.cli.spec import Command  # noqa: E402
+from belljar.errors import BelljarError  # noqa: E402
 
 EXIT_INTERRUPTED = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
-
-EXIT_PIPE_CLOSED = 141
-"""Whoever read our output went away: 128 + SIGPIPE, as shells count."""
 
 COMMANDS = {
     "run": "belljar.cli.run",
     "samples": "belljar.cli.samples",
     "explain": "belljar.cli.explain",
     "walk": "belljar.cli.walk",
+    "doctor": "belljar.cli.doctor",
 }
-"""Every command's module, which holds it as `command`; in the order in which help lists them."""
+"""Every command's module, which holds it as `COMMAND`; in the order in which help lists them."""
+
+COMPLETION_VARIABLE = "_BELLJAR_COMPLETE"
+"""Set by shells that want completions."""
 
 
-class Commands(click.Group):
-    """A group whose commands are imported when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of `COMMANDS`."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one command that was named."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = __import__(COMMANDS[cmd_name], fromlist=["command"])
-        command: click.Command = module.command
-        return command
+def load(name: str) -> Command:
+    """Import one command."""
+    command: Command = import_module(COMMANDS[name]).COMMAND
+    return command
 
 
-@click.group(
-    cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog='Shell completion: eval "$(_BELLJAR_COMPLETE=bash_source belljar)" (or zsh_source, fish_source).',
-)
-@click.version_option(__version__, prog_name="belljar", message="%(prog)s %(version)s")
-def group() -> None:
-    """belljar, the hypervisor you can see into.
+def main() -> int:
+    """The console script: run the process's own command line and return the exit status.
 
-    Runs guests of a few instructions or more in a virtual machine, and answers every question about what happened.
-
-    \b
-    belljar run hello-long          a guest in 64-bit mode prints its greeting
-    belljar explain hello-long      where everything lay, and each switch into the guest and back
-    belljar walk hello-long 0x1000  one address through the page tables
+    Imports make thousands of objects that live as long as the process; looking for garbage among them, and once more at
+    the very end, would take a tenth of the time of `belljar run hello-long`.
     """
+    gc.disable()
+    try:
+        return call(sys.argv[1:], ready=_imported)
+    finally:
+        gc.freeze()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with `arguments` (by default the process's own) and return the exit status."""
+def _imported() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def call(arguments: Sequence[str], *, ready: Callable[[], None] = lambda: None) -> int:
+    """Run a command line and return the exit status; never raises. `ready` is called once the command is imported."""
     _open_standard_files()
     try:
-        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        status = _guarded(list(arguments), ready)
         _flush()
         return status
     except BrokenPipeError:
@@ -79,28 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(_os_error(error))
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _guarded(arguments: list[str], ready: Callable[[], None]) -> int:
     try:
-        status = group.main(arguments, prog_name="belljar", standalone_mode=False)
-        return status if isinstance(status, int) else 0
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx is not None else "belljar"
-        message = " ".join(error.format_message().split()).rstrip(".")
-        return complain(f"{message} (see `{where} --help`)")
-    except click.ClickException as error:
-        return complain(" ".join(error.format_message().split()).rstrip("."))
-    except click.Abort:
-        return EXIT_INTERRUPTED
+        return _dispatch(arguments, ready)
     except BelljarError as error:
         return complain(str(error), error.exit_status)
     except (BrokenPipeError, KeyboardInterrupt):
         raise
-    except (MemoryError, RecursionError) as error:
-        return complain(f"{type(error).__name__}: this is more than this process can hold")
     except OSError as error:
         return complain(_os_error(error))
+    except MemoryError:
+        return complain("this host has not enough memory for that")
     except Exception as error:
         if os.environ.get("BELLJAR_TRACEBACK"):
             raise
@@ -110,17 +92,21 @@ def _dispatch(arguments: list[str]) -> int:
         )
 
 
-def complain(message: str, status: int = EXIT_CANNOT_START) -> int:
-    """One line on stderr, whatever the message holds; returns `status`."""
-    click.echo("belljar: " + one_line(message), err=True)
-    return status
+def _dispatch(arguments: list[str], ready: Callable[[], None]) -> int:
+    if arguments and arguments[0] in COMMANDS and COMPLETION_VARIABLE not in os.environ:
+        command = load(arguments[0])
+        given = quick.parse(command, arguments[1:])
+        if given is not None:
+            ready()
+            return command.run(given)
+    from belljar.cli import with_click
 
+    ready()
 
-def one_line(text: str) -> str:
-    """`text` with everything unprintable escaped, so that file names and guests cannot forge lines or drive terminals."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+    try:
+        return with_click.run(tuple(COMMANDS), load, arguments)
+    except with_click.Mistake as mistake:
+        return complain(str(mistake))
 
 
 def _os_error(error: OSError) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import ExitStack
 from typing import Any
 
-import click
-
+from belljar.cli import values
 from belljar.cli.files import ConsoleOutput, OutputFailed, OutputFile
-from belljar.cli.main import EXIT_PIPE_CLOSED, complain
-from belljar.cli.options import COUNT, SECONDS, guest_options, machine_options, option
+from belljar.cli.options import GUEST, GUEST_OPTIONS, machine_options
+from belljar.cli.say import EXIT_PIPE_CLOSED, complain
+from belljar.cli.spec import Command, Option
 from belljar.devices.console import FileInput
 from belljar.engine import ENGINES
 from belljar.errors import ConfigurationError
@@ -50,32 +49,18 @@ Exit status:
 """
 
 
-@click.command(help=HELP, short_help="Run a guest and end as it ended.")
-@guest_options
-@option("--timeout", type=SECONDS, metavar="SECONDS", help="End the run after so long.")
-@option("--instructions", type=COUNT, metavar="N", help="End it after exactly N instructions (engines that can count).")
-@option(
-    "--trace",
-    is_flag=False,
-    flag_value=TO_STDERR,
-    metavar="[FILE]",
-    help="Write a line for every exit to FILE, or to stderr.",
-)
-@option("--report", metavar="FILE", help="Write a report of the run to FILE as JSON, also when the guest crashed.")
-def command(**given: Any) -> int:
+def run(given: dict[str, Any]) -> int:
     """Run a guest; the exit status."""
-    guest = given.pop("guest")
-    timeout, instructions = given.pop("timeout"), given.pop("instructions")
     with ExitStack() as stack:
-        trace, report = _open_files(given.pop("trace"), given.pop("report"), stack)
+        trace, report = _open_files(given["trace"], given["report"], stack)
         console = ConsoleOutput(1)
-        machine = stack.enter_context(Machine(guest, output=console, input=FileInput(0), **machine_options(given)))
+        machine = stack.enter_context(
+            Machine(given["guest"], output=console, input=FileInput(0), **machine_options(given))
+        )
         console.attach(machine)
         _say_engine(machine)
-        tracer = None if trace is None else stack.enter_context(_Tracer(machine, trace))
-        result = _run(machine, timeout, instructions, tracer)
-        if tracer is not None:
-            tracer.flush()
+        tracer = None if trace is None else _Tracer(machine, trace)
+        result = _run(machine, given["timeout"], given["instructions"], tracer)
         status = _status(result, console)
         if report is not None:
             _write_report(machine, result, status, report)
@@ -98,20 +83,25 @@ def _open_files(trace: str | None, report: str | None, stack: ExitStack) -> tupl
 def _run(machine: Machine, timeout: float | None, instructions: int | None, tracer: _Tracer | None) -> RunResult:
     """Run; Ctrl-C and a trace that cannot be written are ends like others, so that there still is a report."""
     started_ns = time.monotonic_ns()
-    observer = None if tracer is None else tracer.observe
+    status = STATUS[End.STOPPED]
     try:
-        return machine.run(timeout=timeout, instructions=instructions, observer=observer)
+        if tracer is None:
+            return machine.run(timeout=timeout, instructions=instructions)
+        try:
+            return machine.run(timeout=timeout, instructions=instructions, observer=tracer.observe)
+        finally:
+            tracer.flush()
     except KeyboardInterrupt:
         message = "interrupted (Ctrl-C)"
     except BrokenPipeError:
-        message = "whoever read the trace went away"
-    return RunResult(End.STOPPED, STATUS[End.STOPPED], message, duration_ns=time.monotonic_ns() - started_ns)
+        message, status = "whoever read the trace went away", EXIT_PIPE_CLOSED
+    except OutputFailed as error:
+        message, status = error.message, error.exit_status
+    return RunResult(End.STOPPED, status, message, duration_ns=time.monotonic_ns() - started_ns)
 
 
 class _Tracer:
-    """Gathers trace lines and writes them in pieces; the rest when it is left."""
-
-    PIECE = 1 << 14
+    """Gathers trace lines and writes them in pieces; on a terminal, each at once."""
 
     def __init__(self, machine: Machine, file: OutputFile) -> None:
         from belljar.observe.trace import Trace
@@ -119,12 +109,13 @@ class _Tracer:
         self._file = file
         self._lines: list[str] = []
         self._size = 0
+        self._piece = 1 if file.is_terminal else 1 << 14
         self.observe = Trace(machine, self._add)
 
     def _add(self, line: str) -> None:
         self._lines.append(line)
         self._size += len(line)
-        if self._size >= self.PIECE:
+        if self._size >= self._piece:
             self.flush()
 
     def flush(self) -> None:
@@ -133,17 +124,11 @@ class _Tracer:
         if text:
             self._file.write(text.encode())
 
-    def __enter__(self) -> _Tracer:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self.flush()
-
 
 def _say_engine(machine: Machine) -> None:
     """Say which engine `auto` took, where it was not the first choice."""
     if machine.engine_reason and machine.engine.name != next(iter(ENGINES)):
-        click.echo(f"belljar: runs on {machine.engine.name} ({machine.engine_reason})", err=True)
+        complain(f"runs on {machine.engine.name} ({machine.engine_reason})")
 
 
 def _status(result: RunResult, console: ConsoleOutput) -> int:
@@ -155,6 +140,8 @@ def _status(result: RunResult, console: ConsoleOutput) -> int:
 
 
 def _write_report(machine: Machine, result: RunResult, status: int, file: OutputFile) -> None:
+    import json
+
     from belljar.observe.report import run_report
 
     file.write(json.dumps(run_report(machine, result, status=status), indent=2).encode() + b"\n")
@@ -180,3 +167,25 @@ def _hint(machine: Machine, result: RunResult) -> str:
     if result.end is End.CRASH:
         return " (--trace shows the exits before it, --report the registers)"
     return ""
+
+
+COMMAND = Command(
+    "run",
+    "Run a guest and end as it ended.",
+    HELP,
+    run,
+    (GUEST,),
+    (
+        *GUEST_OPTIONS,
+        Option("--timeout", "timeout", "End the run after so long.", "SECONDS", values.seconds),
+        Option(
+            "--instructions",
+            "instructions",
+            "End it after exactly N instructions (not every engine can count).",
+            "N",
+            values.count,
+        ),
+        Option("--trace", "trace", "Write a line for every exit to FILE, or to stderr.", "[FILE]", bare=TO_STDERR),
+        Option("--report", "report", "Write a report of the run to FILE as JSON, also when the guest crashed.", "FILE"),
+    ),
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import click
+from typing import Any
 
 from belljar import samples
-from belljar.cli.options import option
+from belljar.cli.spec import Command, Option
 
 HELP = """List the sample guests, or show one's listing.
 
@@ -16,16 +16,14 @@ Examples:
 """
 
 
-@click.command(help=HELP, short_help="List the sample guests and their listings.")
-@option("--show", metavar="NAME", help="Print the commented listing of one sample.")
-def command(show: str | None) -> int:
+def run(given: dict[str, Any]) -> int:
     """Print the list, or one listing."""
-    if show is not None:
-        click.echo("\n".join(listing(samples.get(show))))
+    if given["show"] is not None:
+        print("\n".join(listing(samples.get(given["show"]))))
         return 0
     width = max(len(name) for name in samples.NAMES)
     for name in samples.NAMES:
-        click.echo(f"{name:<{width}}  {samples.get(name).summary}")
+        print(f"{name:<{width}}  {samples.get(name).summary}")
     return 0
 
 
@@ -44,3 +42,12 @@ def listing(sample: samples.Sample) -> list[str]:
         text = f"  {gva:08x}  {code:<{code_width}}  {line.text:<36}"
         lines.append(f"{text} ; {line.why}" if line.why else text.rstrip())
     return lines
+
+
+COMMAND = Command(
+    "samples",
+    "List the sample guests and their listings.",
+    HELP,
+    run,
+    options=(Option("--show", "show", "Print the commented listing of one sample.", "NAME"),),
+)

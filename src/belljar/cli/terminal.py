@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-import click
-
 
 def show(lines: Iterable[str]) -> None:
     """Print lines to stdout; those that start without a space are headings."""
     lines = list(lines)
     if not sys.stdout.isatty():
-        click.echo("\n".join(lines))
+        print("\n".join(lines))
         return
     from rich.console import Console
     from rich.text import Text

@@ -11,14 +11,15 @@ MAX_SECONDS = 1e9
 MAX_LIMIT = 1_000_000
 """A million told switches are some hundred megabytes."""
 
-_NUMBER = re.compile(r"[+-]?(0x[0-9a-f]{1,16}|0b[01]{1,64}|0o[0-7]{1,22}|[0-9]{1,20})", re.IGNORECASE | re.ASCII)
-_SIZE = re.compile(r"(0x[0-9a-f]{1,16}|[0-9]{1,20})([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
+# Compiled at their first use, which most runs never come to.
+_NUMBER = r"(?ai)[+-]?(0x[0-9a-f]{1,16}|0b[01]{1,64}|0o[0-7]{1,22}|[0-9]{1,20})"
+_SIZE = r"(?ai)(0x[0-9a-f]{1,16}|[0-9]{1,20})([KMGT]?)(?:iB|B)?"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def number(text: str) -> int:
     """A whole number: decimal, 0x, 0o or 0b, possibly negative."""
-    if not _NUMBER.fullmatch(text):
+    if not re.fullmatch(_NUMBER, text):
         raise ValueError(f"{text!r} is not a number (write 4096 or 0x1000)")
     sign = -1 if text[0] == "-" else 1
     digits = text.lstrip("+-")
@@ -35,7 +36,7 @@ def address(text: str) -> int:
 
 def size(text: str) -> int:
     """A size in bytes: a number, with K, M, G or T for powers of 1024."""
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise ValueError(f"{text!r} is not a size (write 64K, 16M, 1G or bytes)")
     digits, unit = match.groups()

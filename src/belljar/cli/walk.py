@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import click
-
-from belljar.cli.main import complain
-from belljar.cli.options import ADDRESS, COUNT_OR_NONE, SECONDS, guest_options, machine_options, option
+from belljar.cli import values
+from belljar.cli.options import GUEST, GUEST_OPTIONS, machine_options
+from belljar.cli.say import complain
+from belljar.cli.spec import Argument, Command, Option
 from belljar.errors import ConfigurationError
 from belljar.machine import Machine
 from belljar.observe.walk import walk_address
@@ -29,26 +29,18 @@ NOT_MAPPED = 1
 """Exit status for an address without a translation."""
 
 
-@click.command(help=HELP, short_help="Translate one address step by step.")
-@guest_options
-@click.argument("gva", type=ADDRESS)
-@option("--after", type=COUNT_OR_NONE, default=0, metavar="N", help="Let the guest run until it has come back N times.")
-@option("--vcpu", type=COUNT_OR_NONE, default=0, metavar="I", help="Whose page tables. Default: vCPU 0.")
-@option("--timeout", type=SECONDS, default=5.0, metavar="SECONDS", help="Wait no longer for --after. Default: 5.")
-@option("--json", "as_json", is_flag=True, help="Write JSON.")
-def command(**given: Any) -> int:
+def run(given: dict[str, Any]) -> int:
     """Walk; whether it was mapped."""
-    guest, gva, after, index = (given.pop(name) for name in ("guest", "gva", "after", "vcpu"))
-    timeout, as_json = given.pop("timeout"), given.pop("as_json")
-    with Machine(guest, **machine_options(given)) as machine:
+    after, index = given["after"], given["vcpu"]
+    with Machine(given["guest"], **machine_options(given)) as machine:
         if index >= len(machine.cpus):
             raise ConfigurationError(f"there is no vCPU {index}", hint=f"this machine has {len(machine.cpus)}, from 0")
-        seen = _advance(machine, after, timeout)
-        found = walk_address(machine, gva, machine.cpus[index])
-        if as_json:
-            click.echo(json.dumps({**walk_dict(found), "exits_before": seen}, indent=2))
+        seen = _advance(machine, after, given["timeout"])
+        found = walk_address(machine, given["gva"], machine.cpus[index])
+        if given["as_json"]:
+            print(json.dumps({**walk_dict(found), "exits_before": seen}, indent=2))
         else:
-            click.echo("\n".join(walk_lines(found, seen)))
+            print("\n".join(walk_lines(found, seen)))
         if seen < after:
             end = machine.result.message if machine.result is not None else "the guest ended"
             complain(f"only {seen} of {after} exits happened: {end}")
@@ -64,3 +56,28 @@ def _advance(machine: Machine, wanted: int, timeout: float) -> int:
             if seen == wanted:
                 break
     return seen
+
+
+COMMAND = Command(
+    "walk",
+    "Translate one address step by step.",
+    HELP,
+    run,
+    (GUEST, Argument("gva", values.address)),
+    (
+        *GUEST_OPTIONS,
+        Option(
+            "--after",
+            "after",
+            "Let the guest run until it has come back N times.",
+            "N",
+            values.count_or_none,
+            default=0,
+        ),
+        Option("--vcpu", "vcpu", "Whose page tables. Default: vCPU 0.", "I", values.count_or_none, default=0),
+        Option(
+            "--timeout", "timeout", "Wait no longer for --after. Default: 5.", "SECONDS", values.seconds, default=5.0
+        ),
+        Option("--json", "as_json", "Write JSON.", switch=True),
+    ),
+)

@@ -254,6 +254,7 @@ def _paging_facts(
             spans=level.page_size,
             gpas=tuple(found.table_gpas[level.name]),
             hvas=tuple(host_address(machine, gpa) for gpa in found.table_gpas[level.name]),
+            entry_gpas=tuple(found.table_gpas[level.name].values()),
         )
         for level in found.paging.levels
     )

@@ -99,12 +99,13 @@ class VcpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class TablesOfLevel:
-    """The tables of one level; an entry of theirs spans `spans` bytes."""
+    """The tables of one level; an entry of theirs spans `spans` bytes. `entry_gpas` lead to them (root: 0)."""
 
     level: str
     spans: int
     gpas: tuple[int, ...]
     hvas: tuple[int | None, ...]
+    entry_gpas: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

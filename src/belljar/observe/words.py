@@ -11,6 +11,14 @@ def data_size(size: int) -> str:
     return plural(size, "byte")
 
 
+def about(size: int) -> str:
+    """A size for the eye: `15.9 MiB`."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}".replace(".0 ", " ")
+    return plural(size, "byte")
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 page`, `2 pages`."""
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"

@@ -69,7 +69,8 @@ class AddressSpace:
     """All mappings in the order of their addresses.
 
     `tables` counts the tables read at each level, root first (a table met twice counts twice); `table_gpas` says where they
-    lie, each once. `cut` is empty if this is everything; else it says in words why the rest is missing.
+    lie, each once, and gives the address of the first entry that led there (0 for the root). `cut` is empty if this is
+    everything; else it says in words why the rest is missing.
     """
 
     paging: PagingFormat
@@ -77,7 +78,7 @@ class AddressSpace:
     bad_entries: tuple[BadEntry, ...]
     tables: dict[str, int]
     cut: str = ""
-    table_gpas: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    table_gpas: dict[str, dict[int, int]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -102,8 +103,8 @@ class _Collector:
     mappings: list[Mapping] = field(default_factory=list)
     bad: list[BadEntry] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    seen: list[dict[int, None]] = field(default_factory=list)
-    """Where the tables of each level lie, in the order of their visit."""
+    seen: list[dict[int, int]] = field(default_factory=list)
+    """Where the tables of each level lie, in the order of their visit, and which entry led there first."""
     key_mask: int = 0
     """The bits of a folded entry that must be equal in one range."""
     start: int = 0
@@ -124,7 +125,7 @@ class _Collector:
             self.note_bad(BadEntry(above, gva, *found_in, WalkFailure.TABLE_UNREADABLE))
             return
         self.counts[depth] += 1
-        self.seen[depth][table_gpa] = None
+        self.seen[depth].setdefault(table_gpa, found_in[0])
         entries = struct.unpack(f"<{level.entries}{'Q' if entry_size == 8 else 'I'}", data)
         sign_bit = 1 << self.paging.gva_bits - 1 if not depth and self.paging.gva_bits > 32 else 0
         for index, raw in enumerate(entries):
@@ -202,5 +203,5 @@ def address_space(
         cut = str(reached)
     collector.flush()
     tables = {rule.level.name: count for rule, count in zip(rules, collector.counts, strict=True)}
-    where = {rule.level.name: tuple(seen) for rule, seen in zip(rules, collector.seen, strict=True)}
+    where = {rule.level.name: seen for rule, seen in zip(rules, collector.seen, strict=True)}
     return AddressSpace(paging, tuple(collector.mappings), tuple(collector.bad), tables, cut, where)
