@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
     from dataclasses import field as field
-    from dataclasses import replace as replace
 else:
     _MISSING = object()
 
@@ -37,11 +36,6 @@ else:
         if cls is None:
             return lambda cls: _record(cls, frozen, slots)
         return _record(cls, frozen, slots)
-
-    def replace(record, /, **changes):
-        """As `dataclasses.replace`, for records."""
-        kept = {name: getattr(record, name) for name in record.__match_args__ if name not in changes}
-        return record.__class__(**kept, **changes)
 
     def _record(cls, frozen, slots):
         own = {}

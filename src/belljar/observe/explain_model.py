@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from belljar.records import dataclass
 from belljar.x86.state import Registers, SpecialRegisters
 
 

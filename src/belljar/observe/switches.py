@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from belljar.exits import Exit, Mmio, PortIo
 from belljar.machine import Machine
 from belljar.observe.explain_model import Switch, SwitchGroup
 from belljar.observe.trace import details
+from belljar.records import dataclass
 
 SHOWN_DATA = 64
 """Bytes of one exit's data that are kept."""

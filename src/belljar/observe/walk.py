@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from belljar.errors import GuestMemoryError
 from belljar.machine import Cpu, Machine
-from belljar.x86.walker import Step, Walk, walk
+from belljar.records import dataclass
+from belljar.x86.walker import Step, Walk, WalkFailure, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,14 @@ class AddressWalk:
     engine_gpa: int | None
 
     @property
-    def agrees(self) -> bool:
-        """Whether the walker and the engine found the same guest-physical address, or both none."""
+    def agrees(self) -> bool | None:
+        """Whether the walker and the engine found the same guest-physical address, or both none.
+
+        None where they were not asked the same: KVM_TRANSLATE walks on from an address that is not canonical, or too wide
+        for its mode, as if it were one.
+        """
+        if self.walk.failure in (WalkFailure.NON_CANONICAL, WalkFailure.TOO_WIDE):
+            return None
         return self.walk.gpa == self.engine_gpa
 
 

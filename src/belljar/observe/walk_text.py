@@ -32,7 +32,8 @@ def engine_line(found: AddressWalk) -> str:
     """What the engine itself says, and whether that is the same."""
     call = "KVM_TRANSLATE" if found.engine == "kvm" else f"engine {found.engine}"
     answer = "not mapped" if found.engine_gpa is None else f"gpa {found.engine_gpa:#x}"
-    return f"{call}: {answer}, " + ("which agrees" if found.agrees else "WHICH DOES NOT AGREE")
+    verdict = {True: "which agrees", False: "WHICH DOES NOT AGREE", None: "which does not look at the upper bits"}
+    return f"{call}: {answer}, {verdict[found.agrees]}"
 
 
 def _step_line(item: WalkStep) -> str:
