@@ -136,11 +136,27 @@ def block_room(host: cython.pointer(Host)) -> cython.pointer(Block):
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def take_back_writes(host: cython.pointer(Host), hpa: u64) -> cython.bint:
+    """Whether the TLB may hold a write entry for a page; one whose blocks are all dead is an ordinary page from now on."""
+    page: u64 = hpa >> PAGE_SHIFT
+    if page >= host.code_page_room or host.code_pages[page] == cython.NULL:
+        return True
+    if host.code_pages[page] != cython.address(no_block):
+        return False
+    host.code_pages[page] = cython.NULL
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def enter_page(host: cython.pointer(Host), block: cython.pointer(Block), hpa: u64, second: cython.bint) -> cython.void:
     """Put a block on its page's list; the first one makes writes to the page slow."""
     page: u64 = hpa >> PAGE_SHIFT
     if host.code_pages[page] == cython.NULL:
         drop_write_entries(host, host_pointer(host, hpa))
+    elif host.code_pages[page] == cython.address(no_block):
+        host.code_pages[page] = cython.NULL
     if second:
         block.page_next2 = host.code_pages[page]
     else:
@@ -163,12 +179,14 @@ def page_link(block: cython.pointer(Block), page: u64) -> cython.pointer(cython.
 @cython.nogil
 @cython.exceptval(check=False)
 def leave_page(host: cython.pointer(Host), block: cython.pointer(Block), page: u64) -> cython.void:
-    """Take a block off a page's list."""
+    """Take a block off a page's list. An empty list is marked by no_block: writes stay slow until one comes without code."""
     link: cython.pointer(cython.pointer(Block)) = cython.address(host.code_pages[page])
     while link[0] != cython.NULL and link[0] != block:
         link = page_link(link[0], page)
     if link[0] == block:
         link[0] = page_link(block, page)[0]
+    if host.code_pages[page] == cython.NULL:
+        host.code_pages[page] = cython.address(no_block)
 
 
 @cython.cfunc
@@ -215,7 +233,7 @@ def code_written(host: cython.pointer(Host), hpa: u64, size: u64) -> cython.bint
         return False
     while page <= last and page < host.code_page_room:
         block = host.code_pages[page]
-        while block != cython.NULL:
+        while block != cython.NULL and block != cython.address(no_block):
             following = page_link(block, page)[0]
             if block_touches(block, hpa, hpa + size):
                 kill_block(host, block)

@@ -28,7 +28,9 @@ def host_pointer(host: cython.pointer(Host), hpa: u64) -> cython.pointer(u8):
 def page_has_code(host: cython.pointer(Host), hpa: u64) -> cython.bint:
     """Whether blocks were decoded from the page of `hpa`, so that writes to it must be noticed."""
     page: u64 = hpa >> PAGE_SHIFT
-    return page < host.code_page_room and host.code_pages[page] != cython.NULL
+    if page >= host.code_page_room:
+        return False
+    return host.code_pages[page] != cython.NULL and host.code_pages[page] != cython.address(no_block)
 
 
 @cython.cfunc

@@ -44,7 +44,7 @@ def tlb_insert(cpu: cython.pointer(Cpu), access: cython.int, gva: u64, host: cyt
     kind: cython.int = access & ACCESS_KIND
     entry: cython.pointer(TlbEntry) = tlb_slot(cpu, access_context(cpu, access), kind, gva)
     page: u64 = gva & PAGE_MASK
-    if kind == ACCESS_WRITE and page_has_code(cpu.host, hpa):
+    if kind == ACCESS_WRITE and not take_back_writes(cpu.host, hpa):
         return
     entry.tag = page
     if kind == ACCESS_FETCH:
