@@ -95,6 +95,13 @@ def test_gigabyte_page_needs_the_feature():
     assert refused.failure is WalkFailure.RESERVED_BIT
 
 
+def test_bit_8_of_a_pml4e_is_reserved_on_amd_only():
+    memory = ram({0x1000: 0x2107, 0x2000: 0x3107, 0x3000: 0x87})
+    special = paged(PAGING_4LEVEL, 0x1000)
+    assert walk(special, 0, memory.read).ok
+    assert walk(special, 0, memory.read, amd=True).steps[-1].level == "PML4"
+
+
 def test_pae_pdpte_has_no_rights_and_many_reserved_bits():
     memory = ram({0x1000: 0x2001, 0x2000: 0x87, 0x1008: 0x2007})
     special = paged(PAGING_PAE, 0x1000)

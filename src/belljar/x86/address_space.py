@@ -179,6 +179,7 @@ def address_space(
     physical_bits: int = MAX_PHYSICAL_BITS,
     gigabyte_pages: bool = True,
     pse36: bool = True,
+    amd: bool = False,
     max_tables: int = DEFAULT_MAX_TABLES,
     max_ranges: int = DEFAULT_MAX_RANGES,
 ) -> AddressSpace:
@@ -191,7 +192,7 @@ def address_space(
     paging = format_of(special)
     if paging is NO_PAGING:
         return AddressSpace(paging, (Mapping(0, 0, 1 << 32, ALL_RIGHTS, None),), (), {})
-    rules = rules_for(paging, special, physical_bits=physical_bits, gigabyte_pages=gigabyte_pages, pse36=pse36)
+    rules = rules_for(paging, special, physical_bits=physical_bits, gigabyte_pages=gigabyte_pages, pse36=pse36, amd=amd)
     fold = RightsFold(special, rules)
     collector = _Collector(paging, rules, fold, read, max_tables, max_ranges, counts=[0] * len(rules))
     collector.key_mask = fold.significant

@@ -194,15 +194,17 @@ def rules_for(
     physical_bits: int = MAX_PHYSICAL_BITS,
     gigabyte_pages: bool = True,
     pse36: bool = True,
+    amd: bool = False,
 ) -> tuple[LevelRules, ...]:
     """The rules of every level, root first (SDM 3A 4.3 to 4.5).
 
-    CR4.PSE and EFER.NXE decide, and what CPUID tells: `physical_bits` (MAXPHYADDR), `gigabyte_pages`, `pse36`.
+    CR4.PSE and EFER.NXE decide, and what CPUID tells: `physical_bits` (MAXPHYADDR), `gigabyte_pages`, `pse36`; and whether
+    it is `amd`, whose PML4Es and PML5Es reserve bit 8, which Intel's ignore (AMD APM 2 5.3.3).
     """
     if paging is PAGING_32BIT:
         return _rules_32bit(paging, bool(special.cr4 & Cr4.PSE), physical_bits, pse36)
     return tuple(
-        _rules_64bit_entries(paging, level, physical_bits, bool(special.efer & Efer.NXE), gigabyte_pages)
+        _rules_64bit_entries(paging, level, physical_bits, bool(special.efer & Efer.NXE), gigabyte_pages, amd)
         for level in paging.levels
     )
 
@@ -219,7 +221,7 @@ def _rules_32bit(paging: PagingFormat, pse: bool, physical_bits: int, pse36: boo
 
 
 def _rules_64bit_entries(
-    paging: PagingFormat, level: Level, physical_bits: int, nxe: bool, gigabyte_pages: bool
+    paging: PagingFormat, level: Level, physical_bits: int, nxe: bool, gigabyte_pages: bool, amd: bool
 ) -> LevelRules:
     address = (1 << physical_bits) - PAGE_SIZE
     page_address = address & -level.page_size
@@ -234,6 +236,8 @@ def _rules_64bit_entries(
     last = level.leaf == "always"
     may_map_page = level.leaf == "ps" and (level.page_size < SIZE_1G or gigabyte_pages)
     table_reserved = beyond if may_map_page or last else beyond | PS
+    if amd and level.leaf == "never":
+        table_reserved |= G
     page_reserved = beyond if last else beyond | _bits(13, level.shift - 1)
     return LevelRules(
         level, may_map_page or last, last, True, address, page_address, table_reserved, page_reserved, False

@@ -190,19 +190,21 @@ def walk(
     physical_bits: int = MAX_PHYSICAL_BITS,
     gigabyte_pages: bool = True,
     pse36: bool = True,
+    amd: bool = False,
 ) -> Walk:
     """Translate the linear address `gva` as the processor would with these control registers, recording every entry.
 
     `physical_bits` is MAXPHYADDR (32 to 52), which decides the reserved bits; `gigabyte_pages` and `pse36` are the CPUID
-    features of those names. Only `read` may raise, and of what it raises GuestMemoryError is an answer too. The entries of
-    a PAE PDPT are read from memory, though a processor keeps them from the last load of CR3 (SDM 3A 4.4.1).
+    features of those names, and `amd` is for that vendor's reserved bits. Only `read` may raise, and of what it raises
+    GuestMemoryError is an answer too. The entries of a PAE PDPT are read from memory, though a processor keeps them from
+    the last load of CR3 (SDM 3A 4.4.1).
     """
     paging = format_of(special)
     if not paging.canonical(gva):
         return Walk(gva, paging, failure=WalkFailure.TOO_WIDE if paging.gva_bits == 32 else WalkFailure.NON_CANONICAL)
     if paging is NO_PAGING:
         return Walk(gva, paging, gpa=gva, rights=ALL_RIGHTS)
-    rules = rules_for(paging, special, physical_bits=physical_bits, gigabyte_pages=gigabyte_pages, pse36=pse36)
+    rules = rules_for(paging, special, physical_bits=physical_bits, gigabyte_pages=gigabyte_pages, pse36=pse36, amd=amd)
     fold = RightsFold(special, rules)
     steps: list[Step] = []
     table_gpa = special.cr3 & paging.root_mask
