@@ -85,12 +85,12 @@ class Machine:
 
     def _load(self) -> modes.Setup:
         """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
-        low_size = self.config.memory_layout()[0][1]
+        layout = self.config.memory_layout()
         setup = modes.build(
             self.guest.mode,
             write=self.memory.write,
-            memory_size=self.config.memory,
-            top_gpa=low_size,
+            memory_size=sum(layout[-1]),  # where RAM ends, the device hole included
+            top_gpa=layout[0][1],
             entry_gva=self.guest.entry_gva,
             page_size=self.guest.page_size,
             cpl=self.guest.cpl,
