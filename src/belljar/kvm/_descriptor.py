@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOTTY, ENXIO, EOPNOTSUPP
+from errno import EINVAL, ENOTTY, ENXIO, EOPNOTSUPP, errorcode
 from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -38,8 +38,6 @@ HINTS = {
 
 def hint_for(number: int) -> str:
     """What to do about an errno, or nothing."""
-    from errno import errorcode  # only on the error path
-
     return HINTS.get(errorcode.get(number, ""), "")
 
 
@@ -148,7 +146,11 @@ class Capable(Descriptor):
         return answer
 
     def enable(self, capability: int, *arguments: int, flags: int = 0) -> None:
-        """Turn on a capability (KVM_ENABLE_CAP, api.rst 4.37); up to four arguments. Raises CapabilityMissing."""
+        """Turn on a capability (KVM_ENABLE_CAP, api.rst 4.37); up to four arguments. Raises CapabilityMissing.
+
+        Asked for first: some kernels take the request for a capability that they lack, and do nothing.
+        """
+        self.require(capability)
         request = kvm_enable_cap(cap=capability, flags=flags, args=(*arguments, 0, 0, 0, 0)[:4])
         self.call(ioctls.KVM_ENABLE_CAP, request, needs=capability)
 

@@ -204,6 +204,7 @@ cdef class WriteBatcher:
     cdef int zone(self, unsigned long request, int index) noexcept
     cdef bint note(self, int port) noexcept
     cdef int suspend(self) noexcept
+    cdef bint waiting(self, kvm_coalesced_mmio_ring *ring) noexcept
     cdef int drain(self, kvm_coalesced_mmio_ring *ring, object bus) except -1
     cdef int deliver(self, kvm_coalesced_mmio_ring *ring, object bus) except -1
 
@@ -236,6 +237,7 @@ cdef class RunLoop:
     cdef int end(self, int was_blocked, kvm_run *previous) except -1
     cdef int arm(self) except -1
     cdef int go(self, object bus, bint single, object observer) except -1
+    cdef int collect(self, object bus, int status) except -1
     cdef int interrupted(self, int error) except -2
     cdef int serve_port(self, object read, object write, object bus) except -1
     cdef int serve_port_block(self, object bus, uint8_t *data) except -1

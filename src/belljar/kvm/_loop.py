@@ -31,6 +31,7 @@ from belljar.kvm.abi import run as abi
 RING_OFFSET = cython.declare(cython.size_t, 2 * 4096)  # KVM_COALESCED_MMIO_PAGE_OFFSET
 RING_ENTRIES = cython.declare(cython.uint, (4096 - 8) // 24)  # KVM_COALESCED_MMIO_MAX
 EXITS_BEFORE_BATCHING = cython.declare(cython.int, 64)
+NOT_AGAIN = cython.declare(cython.int, -0x8000_0000)
 BATCH_TICK_NS = cython.declare(cython.longlong, 20_000_000)
 # A Python signal handler's flag may be raised just before KVM_RUN is entered: the main thread looks again so often.
 SIGNAL_TICK_NS = cython.declare(cython.longlong, 100_000_000)
@@ -124,10 +125,13 @@ class WriteBatcher:
         for index in range(self.count):
             if self.ports[index] != port:
                 continue
-            self.seen[index] += 1
-            if self.seen[index] != EXITS_BEFORE_BATCHING or self.observers:
+            if self.registered[index] or self.observers:
                 return False
-            if self.registered[index] or self.zone(KVM_REGISTER_COALESCED_MMIO, index) < 0:
+            self.seen[index] += 1
+            if self.seen[index] < EXITS_BEFORE_BATCHING:
+                return False
+            if self.zone(KVM_REGISTER_COALESCED_MMIO, index) < 0:
+                self.seen[index] = NOT_AGAIN
                 return False
             self.registered[index] = True
             self.active += 1
@@ -145,10 +149,12 @@ class WriteBatcher:
         self.active = 0
         return 0
 
+    def waiting(self, ring):
+        """Whether there is something in the ring, or another vCPU in the middle of handing it over."""
+        return ring.first != belljar_last(ring) or self.draining
+
     def drain(self, ring, bus):
         """Hand everything in the ring to the bus, in order, and wait for another vCPU that is doing so."""
-        if ring.first == belljar_last(ring) and not self.draining:
-            return 0
         with self.lock:
             self.draining = True
             try:
@@ -403,8 +409,8 @@ class RunLoop:
                     status = ioctl(self.fd, KVM_RUN, 0)
                     error = errno
                 self.pending = False
-            if self.ring != cython.NULL:
-                self.batcher.drain(self.ring, bus)
+            if self.ring != cython.NULL and self.batcher.waiting(self.ring):
+                self.collect(bus, status)
             number = page.exit_reason
             if status < 0:
                 if number == EXIT_MEMORY_FAULT and error in (EFAULT, EHWPOISON):
@@ -435,6 +441,15 @@ class RunLoop:
                 observer()
             if single or (reason != REASON_IO and reason != REASON_MMIO):
                 return reason
+
+    def collect(self, bus, status):
+        """Have collected writes delivered before the exit that came after them; should the bus raise, the exit is kept."""
+        try:
+            self.batcher.drain(self.ring, bus)
+        except BaseException:
+            self.stashed = status == 0
+            raise
+        return 0
 
     def interrupted(self, error):
         """KVM_RUN came back without an exit: find out whether the run is over. GO_ON if not."""

@@ -9,12 +9,12 @@ from belljar.kvm._loop import RunLoop, WriteBatcher
 from belljar.kvm.abi import caps, ioctls
 from belljar.kvm.abi.run import KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_EXIT_INTR, KVM_EXIT_MEMORY_FAULT, kvm_run
 from belljar.kvm.abi.structs import kvm_coalesced_mmio, kvm_coalesced_mmio_ring
+from belljar.kvm.dirty_ring import DirtyRing
 from belljar.kvm.stats import Statistics
 from belljar.kvm.vcpu_events import VcpuEvents
 from belljar.kvm.vcpu_state import VcpuState
 
 if TYPE_CHECKING:
-    from belljar.kvm.dirty_ring import DirtyRing
     from belljar.kvm.vm import Vm
 
 PAGE_SIZE = 4096
@@ -85,8 +85,6 @@ class Vcpu(VcpuState, VcpuEvents):
 
     def dirty_ring(self, entries: int) -> DirtyRing:
         """This vCPU's dirty ring, of as many entries as were given to `Vm.enable_dirty_rings` (api.rst 8.29)."""
-        from belljar.kvm.dirty_ring import DirtyRing  # needs mmap, which most programs do not
-
         return DirtyRing(self.fd, entries)
 
     def close(self) -> None:

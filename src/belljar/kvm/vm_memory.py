@@ -78,7 +78,7 @@ class VmMemory(Capable):
         self.call(ioctls.KVM_SET_MEMORY_ATTRIBUTES, request, needs=caps.KVM_CAP_MEMORY_ATTRIBUTES)
 
     def get_mmu_pages(self) -> int:
-        """How many pages KVM may use for shadow page tables (api.rst 4.45)."""
+        """How many pages KVM may use for shadow page tables (api.rst 4.45); the call is gone since Linux 6.3."""
         return self.call(ioctls.KVM_GET_NR_MMU_PAGES, needs=caps.KVM_CAP_MMU_SHADOW_CACHE_CONTROL)
 
     def set_mmu_pages(self, count: int) -> None:
