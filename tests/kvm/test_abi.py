@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from belljar.kvm.abi import caps, flags, ioctls, run, structs
+from belljar.kvm.abi import caps, flags, ioctls, run, structs, structs_vcpu, structs_vm
 from belljar.kvm.abi.layout import Structure
 from kvm.header import compiler, evaluate
 
@@ -66,7 +66,7 @@ NOT_IN_HEADER = {"KVM_HC_MAP_GPA_RANGE"}
 
 
 def _structures() -> Iterator[type[Structure]]:
-    for module in (structs, run):
+    for module in (structs_vcpu, structs_vm, run):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Structure) and value.__module__ == module.__name__:
                 yield value

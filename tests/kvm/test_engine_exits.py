@@ -101,6 +101,7 @@ def test_memory_without_a_slot_is_the_buss(kvm: KvmEngine, load: bytes, store: b
             Mmio(0, 0xB8004, True, value.to_bytes(size, "little")),
             Hlt(0),
         ]
+        assert small.vcpu.exit_counts() == {ExitReason.MMIO: 2, ExitReason.HLT: 1}
 
 
 def test_observer_sees_every_exit_served(kvm: KvmEngine) -> None:
@@ -163,6 +164,16 @@ def test_access_across_two_pages_is_finished_however_it_is_stepped(kvm: KvmEngin
             small.vcpu.get_registers()
         assert reasons == [ExitReason.MMIO, ExitReason.MMIO, ExitReason.HLT]
         assert small.vcpu.get_registers().rax & 0xFFFF_FFFF == 0x005A_005A
+
+
+def test_registers_set_between_the_halves_of_an_access_are_those_that_count(kvm: KvmEngine) -> None:
+    code = b"\xb8\x00\xb8\x8e\xd8\x66\xa1\xfe\x0f\xf4"  # mov ds, 0xb800; mov eax, [0xffe]; hlt
+    with Small(kvm, code) as small:
+        assert run(small, single_exit=True) is ExitReason.MMIO
+        small.restart(b"\x40\xf4", rax=6)  # inc ax; hlt
+        assert [call[0] for call in small.bus.calls] == ["load", "load"]
+        assert run(small) is ExitReason.HLT
+        assert small.vcpu.get_registers().rax == 7
 
 
 def test_exception_of_the_bus_propagates_and_the_access_counts_as_done(kvm: KvmEngine) -> None:

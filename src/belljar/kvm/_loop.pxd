@@ -219,11 +219,11 @@ cdef class RunLoop:
     cdef object release
     cdef public object exit
     cdef Py_ssize_t exports
-    cdef volatile bint kicked
+    cdef readonly bint kicked
     cdef bint running
     cdef readonly bint closing
     cdef readonly bint pending
-    cdef bint stashed
+    cdef readonly bint stashed
     cdef readonly int reason
     cdef pthread_t thread
     cdef timer_t timer

@@ -26,7 +26,7 @@ from cython.cimports.libc.string import memcpy, memset
 
 from belljar.errors import ClosedError, EngineError, KvmCallFailed
 from belljar.exits import ExitReason
-from belljar.kvm.abi import run as abi
+from belljar.kvm.exit_reasons import COMPLETED_LATER, REASON_BY_EXIT
 
 RING_OFFSET = cython.declare(cython.size_t, 2 * 4096)  # KVM_COALESCED_MMIO_PAGE_OFFSET
 RING_ENTRIES = cython.declare(cython.uint, (4096 - 8) // 24)  # KVM_COALESCED_MMIO_MAX
@@ -43,38 +43,12 @@ kick_signal = cython.declare(cython.int, 0)
 reasons = cython.declare(cython.int[64])
 completes = cython.declare(cython.bint[64])
 
-_REASON_BY_EXIT = {
-    abi.KVM_EXIT_HYPERCALL: ExitReason.HYPERCALL,
-    abi.KVM_EXIT_DEBUG: ExitReason.DEBUG,
-    abi.KVM_EXIT_HLT: ExitReason.HLT,
-    abi.KVM_EXIT_IRQ_WINDOW_OPEN: ExitReason.IRQ_WINDOW_OPEN,
-    abi.KVM_EXIT_SHUTDOWN: ExitReason.SHUTDOWN,
-    abi.KVM_EXIT_FAIL_ENTRY: ExitReason.FAIL_ENTRY,
-    abi.KVM_EXIT_TPR_ACCESS: ExitReason.TPR_ACCESS,
-    abi.KVM_EXIT_INTERNAL_ERROR: ExitReason.INTERNAL_ERROR,
-    abi.KVM_EXIT_SYSTEM_EVENT: ExitReason.SYSTEM_EVENT,
-    abi.KVM_EXIT_IOAPIC_EOI: ExitReason.IOAPIC_EOI,
-    abi.KVM_EXIT_X86_RDMSR: ExitReason.RDMSR,
-    abi.KVM_EXIT_X86_WRMSR: ExitReason.WRMSR,
-    abi.KVM_EXIT_DIRTY_RING_FULL: ExitReason.DIRTY_RING_FULL,
-    abi.KVM_EXIT_MEMORY_FAULT: ExitReason.MEMORY_FAULT,
-}
-# The kernel finishes the instruction behind these on the next KVM_RUN (api.rst section 5, the note on KVM_EXIT_IO).
-_COMPLETED_LATER = (
-    abi.KVM_EXIT_HYPERCALL,
-    abi.KVM_EXIT_X86_RDMSR,
-    abi.KVM_EXIT_X86_WRMSR,
-    abi.KVM_EXIT_HYPERV,
-    abi.KVM_EXIT_XEN,
-    abi.KVM_EXIT_TPR_ACCESS,
-)
-
 
 def _fill_tables() -> None:
     number: cython.int
     for number in range(EXITS):
-        reasons[number] = _REASON_BY_EXIT.get(number, ExitReason.UNKNOWN)
-        completes[number] = number in _COMPLETED_LATER
+        reasons[number] = REASON_BY_EXIT.get(number, ExitReason.UNKNOWN)
+        completes[number] = number in COMPLETED_LATER
 
 
 _fill_tables()
@@ -99,6 +73,11 @@ class WriteBatcher:
     def __cinit__(self, vm_fd: cython.int):
         self.vm_fd = vm_fd
         self.lock = RLock()
+
+    def close(self) -> None:
+        """No VM to register ports with any more: its descriptor's number may soon be another's."""
+        self.vm_fd = -1
+        self.count = 0
 
     def watch(self, port: int) -> None:
         """Batch single-byte writes to `port` once the guest has made 64 of them. More than 8 ports: the rest stay single."""
@@ -454,7 +433,7 @@ class RunLoop:
     def interrupted(self, error):
         """KVM_RUN came back without an exit: find out whether the run is over. GO_ON if not."""
         belljar_immediate_exit(self.page, 0)
-        if error != EINTR and error != EAGAIN:
+        if error != EINTR and error != EAGAIN and not self.closing:  # closing takes the guest's memory away, too
             raise EngineError(str(KvmCallFailed("KVM_RUN", error)), hint="`dmesg` may say why")
         PyErr_CheckSignals()
         if self.kicked or self.deadline_ns <= belljar_now():

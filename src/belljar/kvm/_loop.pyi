@@ -9,6 +9,7 @@ class WriteBatcher:
     active: int
     collected: int
     def __init__(self, vm_fd: int) -> None: ...
+    def close(self) -> None: ...
     def watch(self, port: int) -> None: ...
 
 class RunLoop:
@@ -18,6 +19,8 @@ class RunLoop:
     busy: bool
     closing: bool
     pending: bool
+    stashed: bool
+    kicked: bool
     reason: int
     exit: Exit | None
     def __init__(self, index: int, fd: int, size: int, batcher: WriteBatcher | None = None) -> None: ...

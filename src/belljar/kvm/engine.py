@@ -146,6 +146,8 @@ class KvmVm:
         """Give everything back, vCPUs first. Harmless when repeated."""
         for vcpu in self.vcpus:
             vcpu.close()
+        if self._batcher is not None:
+            self._batcher.close()
         self.raw.close()
         self._regions.clear()
 

@@ -57,6 +57,7 @@ class KvmVcpu:
         self.raw = vcpu
         self.index = vcpu.index
         self._loop = vcpu.loop
+        self._bus: Bus | None = None
         vcpu.call(ioctls.KVM_SET_CPUID2, vm.engine.cpu_model.table_for(vcpu.index))
 
     @property
@@ -79,6 +80,19 @@ class KvmVcpu:
             except KvmCallFailed as error:
                 raise EngineError(str(error)) from None
 
+    def _finish(self) -> None:
+        """Before state is changed: `_settle`, and should the instruction have another half on the bus, that too.
+
+        The half goes to the bus of the last run; a kick makes the run return as soon as the instruction is done.
+        """
+        self._settle()
+        if self._loop.stashed and self._bus is not None:
+            kicked = self._loop.kicked
+            self._loop.kick()
+            self._loop.run(self._bus)
+            if kicked:
+                self._loop.kick()
+
     def get_registers(self) -> Registers:
         """The general registers, RIP and RFLAGS."""
         self._settle()
@@ -88,7 +102,7 @@ class KvmVcpu:
 
     def set_registers(self, registers: Registers) -> None:
         """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
-        self._settle()
+        self._finish()
         self.raw.call(ioctls.KVM_SET_REGS, pack_registers(registers))
 
     def get_special(self) -> SpecialRegisters:
@@ -103,7 +117,7 @@ class KvmVcpu:
 
     def set_special(self, special: SpecialRegisters) -> None:
         """Set all of them as given. Raises EngineError if the kernel refuses, ConfigurationError for impossible values."""
-        self._settle()
+        self._finish()
         try:
             self._write_special(special)
         except KvmCallFailed as error:
@@ -120,7 +134,7 @@ class KvmVcpu:
 
         The bootstrap flag of the APIC base is the vCPU's own, whatever the state says.
         """
-        self._settle()
+        self._finish()
         special = state.special
         bootstrap = APIC_BASE_BSP if self.index == 0 else 0
         if special.apic_base & APIC_BASE_BSP != bootstrap:
@@ -163,7 +177,7 @@ class KvmVcpu:
 
     def set_msrs(self, values: Mapping[int, int]) -> None:
         """Set MSRs; raises FeatureUnsupported naming the first that KVM refuses."""
-        self._settle()
+        self._finish()
         for index, value in values.items():
             if not 0 <= index < 1 << 32 or not 0 <= value < 1 << 64:
                 raise ConfigurationError(f"MSR {index:#x} cannot hold {value:#x}")
@@ -211,6 +225,7 @@ class KvmVcpu:
         """
         if instructions is not None:
             raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+        self._bus = bus
         notify = None
         if observer is not None:
             watch = observer
@@ -240,4 +255,5 @@ class KvmVcpu:
 
     def close(self) -> None:
         """Give everything back; a run under way on another thread is ended first. Harmless when repeated."""
+        self._bus = None
         self.raw.close()

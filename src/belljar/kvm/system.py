@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import E2BIG, EACCES, ENODEV, ENOENT, ENXIO, EPERM
+from errno import E2BIG, EACCES, EINTR, ENODEV, ENOENT, ENXIO, EPERM
 
 from belljar.errors import KvmIncompatible, KvmMissing, KvmPermissionDenied
 from belljar.kvm import _calls
@@ -74,7 +74,12 @@ class Kvm(Capable):
 
     def create_vm(self, kind: int = KVM_X86_DEFAULT_VM) -> Vm:
         """A VM without memory and vCPUs (api.rst 4.2); `kind` is one of KVM_X86_*_VM, a bit of KVM_CAP_VM_TYPES."""
-        return Vm(self, self.call(ioctls.KVM_CREATE_VM, kind, needs=caps.KVM_CAP_VM_TYPES if kind else None))
+        needs = caps.KVM_CAP_VM_TYPES if kind else None
+        while (fd := self.attempt(ioctls.KVM_CREATE_VM, kind)) == -EINTR:  # a signal fell into the making of it
+            pass
+        if fd < 0:
+            raise self.failure(ioctls.KVM_CREATE_VM, -fd, needs)
+        return Vm(self, fd)
 
     # -- CPUID ---------------------------------------------------------------------------------------------------
 
