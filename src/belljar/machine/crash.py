@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from belljar.exits import Exit, FailEntry, InternalError, Shutdown
+from belljar.machine.cpu import Cpu
 from belljar.x86.disassembly import disassemble
-
-if TYPE_CHECKING:
-    from belljar.machine.machine import Machine
 
 KVM_INTERNAL_ERROR = {
     1: "KVM's instruction emulator cannot execute",
@@ -19,9 +17,8 @@ KVM_INTERNAL_ERROR = {
 """KVM_INTERNAL_ERROR_* (api.rst 5, KVM_EXIT_INTERNAL_ERROR)."""
 
 
-def describe_exit(machine: Machine, exit: Exit) -> str:
-    """One sentence for the user."""
-    cpu = machine.cpus[exit.vcpu]
+def describe_exit(exit: Exit, cpu: Cpu, peek_code: Callable[[Cpu], bytes]) -> str:
+    """One sentence for the user about the exit of one vCPU; `peek_code` reads the bytes at its next instruction."""
     where = f"vCPU {exit.vcpu}, RIP {cpu.registers.rip:#x}"
     if isinstance(exit, Shutdown):
         return f"the guest crashed: triple fault ({where})"
@@ -31,14 +28,12 @@ def describe_exit(machine: Machine, exit: Exit) -> str:
         )
     if isinstance(exit, InternalError):
         what = KVM_INTERNAL_ERROR.get(exit.suberror, f"internal error {exit.suberror} at")
-        return f"the engine gave up: {what} {_instruction(machine, exit)} ({where})"
+        return f"the engine gave up: {what} {_instruction(exit.instruction or peek_code(cpu), cpu)} ({where})"
     return f"the engine came back with {exit.reason.label}, which nothing here handles ({where})"
 
 
-def _instruction(machine: Machine, exit: InternalError) -> str:
-    """The offending instruction, from the bytes the engine told or else from guest memory."""
-    code = exit.instruction or machine.peek_code(machine.cpus[exit.vcpu])
-    cpu = machine.cpus[exit.vcpu]
+def _instruction(code: bytes, cpu: Cpu) -> str:
+    """The first instruction in `code`, by name and bytes."""
     if not code:
         return "an instruction that cannot be read"
     text = disassemble(code, cpu.pc_gva, cpu.bits)

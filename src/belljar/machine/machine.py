@@ -81,7 +81,7 @@ class Machine:
         self._attach_devices()
         self._breakpoints: set[int] = set()
         self._watchpoints: set[Watchpoint] = set()
-        self._runner = Runner(self.engine, self.cpus, self.bus, lambda exit: describe_exit(self, exit))
+        self._runner = Runner(self.engine, self.cpus, self.bus, self._describe)
 
     def _load(self) -> modes.Setup:
         """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
@@ -118,6 +118,9 @@ class Machine:
 
     def _debug_exit(self, status: int) -> None:
         self._runner.finish(End.DEBUG_EXIT, f"the guest asked to end with status {status}", status=status)
+
+    def _describe(self, exit: Exit) -> str:
+        return describe_exit(exit, self.cpus[exit.vcpu], self.peek_code)
 
     # -- using it ------------------------------------------------------------------------------------------------
 
