@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import mmap
-from typing import NamedTuple
 
 from belljar.errors import ClosedError
 from belljar.kvm.abi.flags import KVM_DIRTY_GFN_F_DIRTY, KVM_DIRTY_GFN_F_RESET
 from belljar.kvm.abi.run import KVM_DIRTY_LOG_PAGE_OFFSET
 from belljar.kvm.abi.structs import kvm_dirty_gfn
+from belljar.records import dataclass
 
 
-class DirtyPage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DirtyPage:
     """A page that was written: its slot (address space in the high 16 bits) and its number in the slot."""
 
     slot: int

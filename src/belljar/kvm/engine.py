@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from belljar.engine import MemoryRegion
 from belljar.errors import BelljarError, ClosedError, EngineError, KvmCallFailed
-from belljar.kvm import _calls, probe
+from belljar.kvm import _calls
 from belljar.kvm._loop import WriteBatcher
 from belljar.kvm.abi import caps
 from belljar.kvm.abi.flags import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
@@ -12,6 +14,9 @@ from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
+
+if TYPE_CHECKING:
+    from belljar.kvm.probe import Facts
 
 _cpu_models: dict[str, CpuModel] = {}
 """By device: what KVM_GET_SUPPORTED_CPUID said the first time. It asks the processor for every leaf, which costs more
@@ -53,11 +58,15 @@ class KvmEngine:
     def watchpoints_work(self) -> bool:
         """Whether data watchpoints stop a guest here; found out once, by a guest of two instructions."""
         if self._watchpoints_work is None:
+            from belljar.kvm import probe  # a millisecond that only a debugger and a doctor should pay
+
             self._watchpoints_work = probe.watchpoints_work(self)
         return self._watchpoints_work
 
-    def describe(self) -> probe.Facts:
+    def describe(self) -> Facts:
         """What this engine can do on this host, found out by asking and trying (tens of milliseconds)."""
+        from belljar.kvm import probe  # as above
+
         return probe.examine(self)
 
     def create_vm(self) -> KvmVm:

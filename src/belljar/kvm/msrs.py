@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import NamedTuple
 
 from belljar.errors import ConfigurationError
 from belljar.kvm import _calls
@@ -17,6 +16,7 @@ from belljar.kvm.abi.flags import (
     KVM_MSR_FILTER_WRITE,
 )
 from belljar.kvm.abi.structs import kvm_msr_filter
+from belljar.records import dataclass
 
 _HEAD = Struct("<II")  # struct kvm_msrs
 _ENTRY = Struct("<IIQ")  # struct kvm_msr_entry
@@ -38,7 +38,8 @@ def msr_entries(table: bytes | bytearray, count: int) -> list[tuple[int, int]]:
     ]
 
 
-class MsrRange(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MsrRange:
     """`size` MSRs from `base`, of which those in `allowed` may be touched; the others give #GP, or an exit.
 
     The exit needs KVM_CAP_X86_USER_SPACE_MSR with KVM_MSR_EXIT_REASON_FILTER (`Vm.exit_on_msr`).

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import mmap
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from belljar.engine import DebugControl, Watchpoint
 from belljar.exits import ExitReason
 from belljar.kvm import _calls
 from belljar.kvm.debugging import debug_registers
+from belljar.records import dataclass
 from belljar.x86.state import CpuState, Registers, Segment, SpecialRegisters
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def real_mode_state(**registers: int) -> CpuState:
     return CpuState(Registers(rip=CODE_GPA, rsp=CODE_GPA, **registers), special)
 
 
-class Speed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Speed:
     """How fast CPL0 code runs: LOOP instructions a second, and whether that can only be a processor doing it."""
 
     loops_per_second: float
@@ -130,7 +132,8 @@ def measure_speed(engine: KvmEngine, loops: int = 1000) -> Speed:
     return Speed(per_second, per_second > NATIVE_LOOPS_PER_SECOND)
 
 
-class Facts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Facts:
     """What a KVM engine can do on this host; sizes and counts as the kernel gives them."""
 
     device: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from belljar.errors import KvmCallFailed
 from belljar.kvm._descriptor import Descriptor
@@ -15,12 +14,14 @@ from belljar.kvm.abi.flags import (
     KVM_STATS_UNIT_SHIFT,
 )
 from belljar.kvm.abi.structs import kvm_stats_desc, kvm_stats_header
+from belljar.records import dataclass
 
 KINDS = ("cumulative", "instant", "peak", "linear histogram", "logarithmic histogram")
 UNITS = ("", "bytes", "seconds", "cycles", "boolean")
 
 
-class Statistic(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Statistic:
     """What one statistic is. Its values, times `scale`, are in `unit`; a histogram has `buckets` of `bucket_size`."""
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from belljar.errors import ConfigurationError
 from belljar.kvm._descriptor import Capable
@@ -30,9 +29,11 @@ from belljar.kvm.abi.structs import (
     kvm_pit_state2,
     kvm_reinject_control,
 )
+from belljar.records import dataclass
 
 
-class IrqchipRoute(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class IrqchipRoute:
     """GSI to a pin of an in-kernel chip (KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE or KVM_IRQCHIP_IOAPIC)."""
 
     gsi: int
@@ -40,7 +41,8 @@ class IrqchipRoute(NamedTuple):
     pin: int
 
 
-class MsiRoute(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MsiRoute:
     """GSI to a message-signalled interrupt: 64-bit address and 32-bit data (SDM 3A 11.11)."""
 
     gsi: int
