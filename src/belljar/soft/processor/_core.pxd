@@ -229,6 +229,8 @@ cdef enum:  # sizes
     BLOCK_INSNS = 48        # at most so many instructions in one block
     JUMP_BITS = 16          # log2 of the look-up table from linear addresses to blocks
     HASH_BITS = 14          # log2 of the table from physical addresses to blocks
+    REPETITIONS = 4096      # of a REP instruction between two looks at the run loop
+    IDLE_ROUNDS = 65536     # of the run loop without a retired instruction, after which each one costs budget
     SLICE = 16384           # instructions between two looks at the budget: bounds the stack should tail calls fail
 
 cdef enum:  # Insn.flags
@@ -421,6 +423,7 @@ ctypedef struct Cpu:
     u64 pending_debug      # debug traps collected while an instruction ran: DR6 bits
     # --- memory slow path
     Block *found           # answer of find_block
+    i32 repetitions        # how often a REP instruction may go round before it answers AGAIN
     u8 bounce[64]          # stands for memory that cannot be touched in place
     u64 bounce_linear
     u8 *bounce_host[2]     # where the two parts go

@@ -80,6 +80,7 @@ def complex_insn(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython
     cpu.insn_rip = wrap_rip(cpu, cpu.rip + insn.offset)
     cpu.next_rip = wrap_rip(cpu, cpu.insn_rip + insn_length(insn))
     cpu.code_hit = 0
+    cpu.repetitions = REPETITIONS
     status = operations[insn.operation](cpu, insn)
     if likely(status == NEXT):
         if unlikely(cpu.code_hit != 0):

@@ -152,15 +152,29 @@ def step(cpu: cython.pointer(Cpu)) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
-    """Execute at most `budget` instructions: EXIT after a VM exit, STOP when the budget is used up. cpu.rip is exact."""
+    """Execute at most `budget` instructions: EXIT after a VM exit, STOP when the budget is used up. cpu.rip is exact.
+
+    A guest that goes on without retiring anything (a handler that faults at its own first byte, a REP without end) would
+    never use it up: after IDLE_ROUNDS such rounds each further one costs as much as an instruction.
+    """
     begin: u64 = cpu.retired
+    seen: u64 = begin - 1
+    idle: i64 = 0
+    charged: i64 = 0
     left: i64
     status: cython.int
     block: cython.pointer(Block)
     while True:
-        left = budget - cython.cast(i64, cpu.retired - begin)
+        left = budget - charged - cython.cast(i64, cpu.retired - begin)
         if left <= 0:
             return STOP
+        if unlikely(cpu.retired == seen):
+            idle += 1
+            if idle > IDLE_ROUNDS:
+                charged += 1
+        else:
+            seen = cpu.retired
+            idle = 0
         if cython.cast(cython.pointer(u64), cython.address(cpu.events))[0] != 0:
             status = attend(cpu)
             if status == EXIT:

@@ -35,7 +35,10 @@ def string_step(cpu: cython.pointer(Cpu), size: cython.int) -> u64:
 @cython.nogil
 @cython.exceptval(check=False)
 def must_stop(cpu: cython.pointer(Cpu)) -> cython.bint:
-    """Whether a repetition must give way: something waits for attention, or it has rewritten code."""
+    """Whether a repetition must give way: something waits for attention, it has rewritten code, or it has gone on for long."""
+    cpu.repetitions -= 1
+    if cpu.repetitions < 0:
+        return True
     return cpu.code_hit != 0 or cython.cast(cython.pointer(u64), cython.address(cpu.events))[0] != 0
 
 
