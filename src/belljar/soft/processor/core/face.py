@@ -405,6 +405,35 @@ class Processor:
         self.cpu.segment[number & 7].attributes = attributes
         update_mode(self.cpu)
 
+    def get_segment(self, number: cython.int) -> tuple:
+        """Selector, base, limit and attributes of ES, CS, SS, DS, FS, GS, LDTR or TR (0 to 7)."""
+        segment: cython.pointer(Segment) = cython.address(self.cpu.segment[number & 7])
+        return (segment.selector, self.cpu.base[number & 7], segment.limit, segment.attributes)
+
+    def get_control(self) -> tuple:
+        """CR0, CR2, CR3, CR4, EFER and CPL."""
+        return (self.cpu.cr0, self.cpu.cr2, self.cpu.cr3, self.cpu.cr4, self.cpu.efer, self.cpu.cpl)
+
+    def put_tables(self, gdt: cython.ulonglong, gdt_limit: cython.uint, idt: cython.ulonglong, idt_limit: cython.uint) -> None:
+        """Set GDTR and IDTR."""
+        self.cpu.gdt_base = gdt
+        self.cpu.gdt_limit = gdt_limit
+        self.cpu.idt_base = idt
+        self.cpu.idt_limit = idt_limit
+
+    def switch_features(self, off: cython.ulonglong) -> None:
+        """All features but those whose FEATURE_* bits are set in `off`; code decoded before is forgotten."""
+        reset_features(self.cpu)
+        self.cpu.features[0] &= ~cython.cast(u64, off)
+        reset_code(self.memory.host)
+        flush_tlb(self.cpu)
+
+    def cpuid(self, leaf: cython.uint, subleaf: cython.uint) -> tuple:
+        """What CPUID answers now: EAX, EBX, ECX, EDX."""
+        answer: u32[4]
+        cpuid_leaf(self.cpu, leaf, subleaf, answer)
+        return (answer[0], answer[1], answer[2], answer[3])
+
     def put_control(
         self, cr0: cython.ulonglong, cr3: cython.ulonglong, cr4: cython.ulonglong, efer: cython.ulonglong, cpl: cython.int
     ) -> None:
