@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 from belljar.x86.descriptors import (
     DESCRIPTOR_SIZE,
     SYSTEM_DESCRIPTOR_SIZE_LONG,
@@ -16,7 +15,8 @@ from belljar.x86.descriptors import (
 from belljar.x86.gates import GATE_SIZE, GATE_SIZE_LONG, IVT_ENTRY_SIZE, VECTORS, decode_gate, describe_gate
 
 
-class GdtEntry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GdtEntry:
     """One entry of a GDT or LDT: its selector (RPL 0), its bytes, and what it says in words."""
 
     selector: int
@@ -24,7 +24,8 @@ class GdtEntry(NamedTuple):
     text: str
 
 
-class IdtEntry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class IdtEntry:
     """One vector of an IDT or of the real-mode vector table: its bytes and what they say in words."""
 
     vector: int

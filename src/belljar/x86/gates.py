@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 from belljar.x86.descriptors import SystemType
 
 GATE_SIZE = 8
@@ -30,7 +29,8 @@ _NAMES: dict[int, str] = {
 }
 
 
-class Gate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Gate:
     """A gate: where it leads (`selector`, `offset`), its `type` (a SystemType that is a gate), DPL, IST (64-bit only).
 
     `parameters` is a legacy call gate's count of stack words to copy.

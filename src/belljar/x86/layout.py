@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 
 
-class Placement(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Placement:
     """A structure in guest memory. `kind` is `page-table`, `gdt`, `idt`, `tss`, `stack`, `code`, ...; `size` in bytes.
 
     `gva` is its linear address, None where that depends on the guest; `note` says what it is for in a phrase.

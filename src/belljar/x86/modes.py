@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 from belljar.x86 import gdt
 from belljar.x86.control import Cr0, Cr4, Efer
 from belljar.x86.gates import VECTORS
@@ -32,7 +32,8 @@ from belljar.x86.tss import CONSOLE_PORTS, TSS_SIZE, tss32, tss64
 __all__ = ["MODES", "REAL_MODE_END", "Mode", "Placement", "Setup", "build", "mode_named"]
 
 
-class Mode(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mode:
     """A CPU mode. `bits` is the width of its code (16, 32, 64); `long` whether EFER.LMA is set.
 
     `page_sizes` (bytes) lists what the mode can map RAM with, the default first; empty without paging. `privileged` says
@@ -134,7 +135,8 @@ _CODE_SELECTOR = {
 }
 
 
-class Setup(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Setup:
     """A machine's start: one state for each vCPU, and where everything lies that `build` wrote or set aside."""
 
     mode: Mode
@@ -145,7 +147,8 @@ class Setup(NamedTuple):
     placements: tuple[Placement, ...]
 
 
-class _Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Request:
     """What `build` was asked for, checked."""
 
     mode: Mode

@@ -6,8 +6,8 @@ The walker (`walker.py`) and the table builder (`tables.py`) are written once ag
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import NamedTuple
 
+from belljar.records import dataclass
 from belljar.x86.control import Cr0, Cr4, Efer
 from belljar.x86.state import SpecialRegisters
 
@@ -58,7 +58,8 @@ PSE36_PHYSICAL_BITS = 40
 """How far the address bits in a 4-MByte PDE reach at most (SDM 3A 4.3, table 4-4)."""
 
 
-class Level(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Level:
     """One level of tables: `shift` is the lowest address bit of its index, `index_bits` the index's width.
 
     `leaf` says whether an entry maps a page: `never`, `always`, or `ps` (if bit 7 is set and the processor allows it).
@@ -76,7 +77,8 @@ class Level(NamedTuple):
     """How many entries a table of this level has."""
 
 
-class PagingFormat(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PagingFormat:
     """A paging mode (SDM 3A 4.1.1): its levels from the root down, an entry's size in bytes, and a linear address's width."""
 
     name: str
@@ -159,7 +161,8 @@ def format_of(special: SpecialRegisters) -> PagingFormat:
     return PAGING_5LEVEL if special.cr4 & Cr4.LA57 else PAGING_4LEVEL
 
 
-class LevelRules(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LevelRules:
     """What one level's entries may be under given control registers; masks over the raw entry."""
 
     level: Level

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from belljar.errors import ConfigurationError
+from belljar.records import dataclass
 
 
-class TssField(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TssField:
     """A field of a TSS: its manual name, byte offset and size in bytes."""
 
     name: str
