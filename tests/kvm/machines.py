@@ -29,7 +29,7 @@ class RecordingBus:
 
     def port_read_block(self, port: int, size: int, count: int) -> bytes:
         self.calls.append(("ins", port, size, count))
-        return bytes(range(1, size * count + 1))
+        return bytes(number & 0xFF for number in range(1, size * count + 1))
 
     def port_write_block(self, port: int, size: int, data: bytes) -> None:
         self.calls.append(("outs", port, size, data))

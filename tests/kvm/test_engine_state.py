@@ -71,6 +71,10 @@ def test_special_value_that_does_not_fit_is_refused(kvm: KvmEngine) -> None:
         special.cs.selector = 1 << 16
         with pytest.raises(ConfigurationError):
             small.vcpu.set_special(special)
+        special = small.vcpu.get_special()
+        special.cr8 = 16
+        with pytest.raises(ConfigurationError, match="CR8"):
+            small.vcpu.set_special(special)
 
 
 def test_special_registers_that_kvm_refuses_are_an_engine_error(kvm: KvmEngine) -> None:

@@ -20,6 +20,7 @@ from belljar.errors import (
     KvmPermissionDenied,
 )
 from belljar.kvm import Kvm, Vm
+from belljar.kvm._descriptor import Descriptor
 from belljar.kvm.abi import caps, ioctls
 from belljar.kvm.abi.run import KVM_EXIT_HLT
 from kvm.guest import HLT, Guest
@@ -164,6 +165,17 @@ def test_machines_come_and_go_without_a_trace(system: Kvm) -> None:
             with vm.statistics(), guest.vcpu.statistics():
                 pass
     assert (open_descriptors(), kvm_mappings()) == before
+
+
+def test_programs_started_from_here_inherit_nothing(guest: Guest) -> None:
+    vm = guest.vm
+    owners: list[Descriptor] = [vm.kvm, vm, guest.vcpu, vm.statistics(), guest.vcpu.statistics()]
+    if vm.check(caps.KVM_CAP_GUEST_MEMFD):
+        owners.append(vm.create_guest_memfd(4096))
+    for owner in owners:
+        assert not os.get_inheritable(owner.fd), owner
+    for owner in owners[3:]:
+        owner.close()
 
 
 def test_forgotten_objects_are_closed(system: Kvm) -> None:

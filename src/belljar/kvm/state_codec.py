@@ -16,6 +16,9 @@ CONTROL = Struct("<7Q")
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 """The segment registers in the order of `struct kvm_sregs`."""
 
+CR8_MOST = 15
+"""The task priority has four bits (SDM 3A 2.5). KVM_SET_SREGS takes more, and then KVM_RUN fails."""
+
 TABLES_OFFSET = SEGMENT.size * len(SEGMENTS)
 CONTROL_OFFSET = TABLES_OFFSET + 2 * TABLE.size
 SREGS_SIZE = CONTROL_OFFSET + CONTROL.size + 32
@@ -47,6 +50,8 @@ def unpack_registers(data: bytes | bytearray) -> Registers:
 
 def pack_special(special: SpecialRegisters) -> bytearray:
     """`struct kvm_sregs`, its interrupt bitmap empty. Raises ConfigurationError if a value does not fit."""
+    if not 0 <= special.cr8 <= CR8_MOST:
+        raise ConfigurationError(f"CR8 cannot hold {special.cr8:#x}: it has 4 bits")
     data = bytearray(SREGS_SIZE)
     try:
         for number, name in enumerate(SEGMENTS):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from belljar.errors import ConfigurationError
 from belljar.kvm import _calls
 from belljar.kvm._descriptor import Capable, Descriptor
@@ -24,6 +26,10 @@ class GuestMemfd(Descriptor):
     """Memory that belongs to a guest and that this process may not be able to map (api.rst 4.142)."""
 
     what = "this guest_memfd"
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        os.set_inheritable(fd, False)  # the one descriptor that KVM makes without O_CLOEXEC
 
 
 class VmMemory(Capable):
