@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from belljar.engine import Bus, Engine
 from belljar.exits import Exit, ExitReason, SystemEvent
@@ -123,22 +123,27 @@ class Runner:
         return self.result
 
     def _run_threads(self, active: Sequence[Cpu], observer: Observer | None) -> None:
+        ended = [Event() for _ in active]
         threads = [
-            Thread(target=self._thread, args=(cpu, active, observer), name=f"belljar-vcpu{cpu.index}", daemon=True)
-            for cpu in active
+            Thread(
+                target=self._thread, args=(cpu, active, observer, event), name=f"belljar-vcpu{cpu.index}", daemon=True
+            )
+            for cpu, event in zip(active, ended, strict=True)
         ]
         try:
             _start(threads)
-            for thread in threads:
-                thread.join()
+            # Not join(): interrupted, it takes the thread for ended (cpython issue 45274's mend, in 3.10 to 3.12).
+            for event in ended:
+                event.wait()
         except BaseException as interruption:
             self._failure = interruption
             self._kick_all()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+        for thread, event in zip(threads, ended, strict=True):
+            if thread.ident is not None:
+                event.wait()
+                thread.join()
 
-    def _thread(self, cpu: Cpu, active: Sequence[Cpu], observer: Observer | None) -> None:
+    def _thread(self, cpu: Cpu, active: Sequence[Cpu], observer: Observer | None, ended: Event) -> None:
         try:
             while self.result is None and self._failure is None and not cpu.halted:
                 reason = cpu.vcpu.run(self._bus, deadline_ns=self._deadline_ns, observer=observer)
@@ -146,6 +151,8 @@ class Runner:
         except BaseException as failure:
             self._failure = self._failure or failure
             self._kick_all()
+        finally:
+            ended.set()
 
     def _turns(
         self, active: Sequence[Cpu], observer: Observer | None, instructions: int | None, *, single_exit: bool
