@@ -231,6 +231,7 @@ class Engine(Protocol):
 
 ENGINES: dict[str, str] = {
     "kvm": "belljar.kvm.engine:KvmEngine",
+    "soft": "belljar.soft.engine:SoftEngine",
 }
 """Every engine by name, as `module:class`, in the order in which `auto` tries them."""
 

@@ -230,7 +230,8 @@ cdef enum:  # sizes
     JUMP_BITS = 16          # log2 of the look-up table from linear addresses to blocks
     HASH_BITS = 14          # log2 of the table from physical addresses to blocks
     REPETITIONS = 4096      # of a REP instruction between two looks at the run loop
-    IDLE_ROUNDS = 65536     # of the run loop without a retired instruction, after which each one costs budget
+    IDLE_ROUNDS = 256       # of the run loop without a retired instruction, after which each one costs budget
+    IDLE_CHARGE = 10000     # so many instructions: a round may be a repetition of megabytes
     SLICE = 16384           # instructions between two looks at the budget: bounds the stack should tail calls fail
 
 cdef enum:  # Insn.flags
@@ -352,10 +353,24 @@ ctypedef struct TaskImage: # what a TSS holds of a task (S, core/tasks.py)
     u64 ldt
     u64 trap
 
+ctypedef struct TableEntry:  # a guest's paging-structure entry that a walk went through
+    u8 *place
+    u64 value
+    u64 gpa
+    u64 hpa
+    u32 size               # 4 or 8 bytes
+    u32 writable           # as far as nested paging is concerned
+
+ctypedef struct Watchpoint:
+    u64 gva
+    u64 size
+    u32 on_read
+
 ctypedef struct Extent:
     u64 hpa
     u64 size
     u8 *host
+    u32 owned              # allocated here, and freed with the address space
 
 ctypedef struct Host:      # one host-physical address space and the code decoded from it, shared by its processors
     Extent *extents
@@ -489,6 +504,7 @@ ctypedef struct Cpu:
     u32 tlb_log[512]       # slots of filled TLB entries, bit 31: global; so that a flush need not sweep all
     u32 tlb_log_count      # above 512: sweep
     u32 fill_device        # tlb_fill found a device (only while a window is open): fill_hpa is its guest-physical address
+    u32 ept_allowed        # rights of the last EPT walk (1 read, 2 write, 4 fetch)
     u64 walk_gpa           # answer of the guest walk
     u32 walk_global
     u32 walk_shift         # log2 of the page size
@@ -519,7 +535,13 @@ ctypedef struct Cpu:
     u32 exit_error
     u64 timer_end          # instructions_retired at which the VMX preemption timer expires
     u64 entry_retired      # instructions_retired at the last VM entry
-    u32 paused             # the last enter() ended without a VM exit
+    # --- the host's own debugging (core/watch.py)
+    u32 watched            # breakpoints or watchpoints are set: one instruction at a time
+    u32 watch_hit          # 1 + number of the watchpoint that the present instruction hit
+    u32 breakpoint_count
+    u32 watchpoint_count
+    u64 *breakpoints       # linear addresses, ascending
+    Watchpoint *watchpoints
     # --- the window to devices (V): open while the hypervisor has one instruction emulated
     void *window           # the Python object that answers; NULL: closed
     u32 window_used

@@ -175,6 +175,7 @@ cdef enum:  # basic exit reasons (SDM 3D appendix C), and above 16 bits what is 
     PAUSE_EMULATED = 0x10001    # a device answered one iteration of a repeated string instruction
     PAUSE_FAILED = 0x10002      # the window's Python object raised
     PAUSE_KICKED = 0x10003      # kick() without external-interrupt exiting
+    PAUSE_DEBUG = 0x10005       # a breakpoint or watchpoint of the host's
     PAUSE_IDLE = 0x10004        # not active, and nothing that the processor knows of will wake it
 
 cdef enum:  # VM-execution controls that the processor looks at (SDM 3C 25.6)

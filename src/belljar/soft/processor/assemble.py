@@ -64,6 +64,7 @@ ORDER = (
     "decoder",
     "blocks",
     "run",
+    "watch",
     "lifetime",
     "face",
 )

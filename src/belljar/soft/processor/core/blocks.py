@@ -45,7 +45,7 @@ def update_mode(cpu: cython.pointer(Cpu)) -> cython.void:
     code: u32 = code_size(cpu)
     mode: u32 = code
     events: u32 = cpu.events & (EVENT_TIMER | EVENT_INTERRUPT | EVENT_MTF)
-    looked_at: cython.bint = (cpu.dr[7] & 0xFF) != 0
+    looked_at: cython.bint = (cpu.dr[7] & 0xFF) != 0 or cpu.watchpoint_count != 0
     if code:
         mode |= (1 if cpu.segment[SS].attributes & AR_DB else 2) << 2
         if cpu.base[CS] != 0 or cpu.segment[CS].limit != LOW32:
@@ -67,7 +67,7 @@ def update_mode(cpu: cython.pointer(Cpu)) -> cython.void:
     cpu.tlb_read = cpu.tlb_none if looked_at else tlb_table(cpu, cpu.context, ACCESS_READ)
     cpu.tlb_write = cpu.tlb_none if looked_at else tlb_table(cpu, cpu.context, ACCESS_WRITE)
     cpu.tlb_fetch = tlb_table(cpu, cpu.context, ACCESS_FETCH)
-    if cpu.rflags & (FLAG_TF | FLAG_RF) or cpu.dr[7] & 0xFF:
+    if cpu.rflags & (FLAG_TF | FLAG_RF) or cpu.dr[7] & 0xFF or cpu.watched:
         events |= EVENT_STEP
     if cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS):
         events |= EVENT_SHADOW

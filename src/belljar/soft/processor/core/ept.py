@@ -97,6 +97,7 @@ def ept_walk(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.pointer(
             break
         table = entry & PHYSICAL_ADDRESS
         level -= 1
+    cpu.ept_allowed = cython.cast(u32, allowed)
     if (wanted & ~allowed) != 0 or gpa >> 48:
         cpu.exit_reason = EXIT_REASON_EPT_VIOLATION
         cpu.exit_qualification = wanted | (allowed << 3)

@@ -13,14 +13,12 @@ class HostMemory:
     """
 
     host: cython.pointer(Host)
-    owned: dict
     closed: cython.bint
 
     def __cinit__(self):
         self.host = new_host()
         if self.host == cython.NULL:
             raise MemoryError
-        self.owned = {}
 
     def allocate(self, size: cython.ulonglong, align: cython.ulonglong = 4096) -> int:
         """`size` zeroed bytes, a multiple of 4096: their host-physical address. Raises MemoryError."""
@@ -28,17 +26,16 @@ class HostMemory:
         place: cython.pointer(u8) = cython.cast(cython.pointer(u8), page_alloc(size))
         if place == cython.NULL:
             raise MemoryError
-        hpa: u64 = host_attach(self.host, place, size, align)
+        hpa: u64 = host_attach(self.host, place, size, align, 1)
         if hpa == ALL_ONES:
             page_free(place, size)
             raise MemoryError
-        self.owned[hpa] = size
         return hpa
 
     def attach(self, hva: cython.ulonglong, size: cython.ulonglong, align: cython.ulonglong = 4096) -> int:
         """Give memory of this process a host-physical address, a multiple of `align` (a power of two). Raises MemoryError."""
         self.check_open()
-        hpa: u64 = host_attach(self.host, cython.cast(cython.pointer(u8), hva), size, align)
+        hpa: u64 = host_attach(self.host, cython.cast(cython.pointer(u8), hva), size, align, 0)
         if hpa == ALL_ONES:
             raise MemoryError
         return hpa
@@ -57,12 +54,8 @@ class HostMemory:
         """Take a piece away again, by its first address; own memory is freed. Translations to it are forgotten."""
         if self.closed:
             return
-        place: cython.pointer(u8) = host_pointer(self.host, hpa)
         if not host_detach(self.host, hpa):
             raise KeyError(hpa)
-        size = self.owned.pop(hpa, 0)
-        if size:
-            page_free(place, size)
 
     def read(self, hpa: cython.ulonglong, size: cython.ulonglong) -> bytes:
         """A copy of bytes that lie in one piece. Raises IndexError."""
@@ -109,22 +102,14 @@ class HostMemory:
 
     def close(self) -> None:
         """Forget everything attached and free everything owned; the processors on it must not run again."""
-        if self.closed:
-            return
-        for hpa in list(self.owned):
-            self.detach(hpa)
-        self.closed = True
+        if not self.closed:
+            self.closed = True
+            free_extents(self.host)
 
     def __dealloc__(self):
         if self.host != cython.NULL:
-            free_owned(self.host, self.owned)
+            free_extents(self.host)
             free_host(self.host)
-
-
-@cython.cfunc
-def free_owned(host: cython.pointer(Host), owned: dict):
-    for hpa, size in owned.items():
-        page_free(host_pointer(host, hpa), size)
 
 
 @cython.cclass
@@ -283,6 +268,7 @@ class Processor:
         """What hypervisors do after they have carried out an instruction: RIP behind it, interrupt shadow gone."""
         cpu: cython.pointer(Cpu) = self.cpu
         cpu.rip += cpu.exit_length
+        cpu.retired += 1
         if cpu.address_mask_bits == 32:
             cpu.rip &= LOW32
         if cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS):
@@ -369,6 +355,53 @@ class Processor:
     def state_hva(self) -> int:
         """Where that structure lies in this process."""
         return cython.cast(u64, self.cpu)
+
+    def cpuid(self, leaf: cython.uint, subleaf: cython.uint) -> tuple:
+        """What CPUID says: EAX, EBX, ECX, EDX."""
+        answer: u32[4]
+        cpuid_leaf(self.cpu, leaf, subleaf, answer)
+        return (answer[0], answer[1], answer[2], answer[3])
+
+    def rdmsr(self, index: cython.uint) -> object:
+        """An MSR's value, None if the processor does not have it."""
+        value: u64 = 0
+        if read_msr(self.cpu, index, cython.address(value)) != NEXT:
+            return None
+        return value
+
+    def wrmsr(self, index: cython.uint, value: cython.ulonglong) -> bool:
+        """Write an MSR as WRMSR does; False where that would be #GP(0)."""
+        return write_msr(self.cpu, index, value) == NEXT
+
+    def watch(self, breakpoints: list, watchpoints: list) -> None:
+        """Stop with PAUSE_DEBUG before instructions at these linear addresses, and after accesses to (gva, size, on_read).
+
+        The exit qualification is 0 for a breakpoint, else the watchpoint's position, from 1. Raises MemoryError.
+        """
+        cpu: cython.pointer(Cpu) = self.cpu
+        i: cython.int
+        points: cython.pointer(u64) = cython.cast(cython.pointer(u64), calloc(len(breakpoints) + 1, cython.sizeof(u64)))
+        watches: cython.pointer(Watchpoint) = cython.cast(
+            cython.pointer(Watchpoint), calloc(len(watchpoints) + 1, cython.sizeof(Watchpoint))
+        )
+        if points == cython.NULL or watches == cython.NULL:
+            free(points)
+            free(watches)
+            raise MemoryError
+        for i, gva in enumerate(sorted(breakpoints)):
+            points[i] = gva
+        for i, (gva, size, on_read) in enumerate(watchpoints):
+            watches[i].gva = gva
+            watches[i].size = size
+            watches[i].on_read = 1 if on_read else 0
+        free(cpu.breakpoints)
+        free(cpu.watchpoints)
+        cpu.breakpoints = points
+        cpu.watchpoints = watches
+        cpu.breakpoint_count = len(breakpoints)
+        cpu.watchpoint_count = len(watchpoints)
+        cpu.watched = 1 if breakpoints or watchpoints else 0
+        update_mode(cpu)
 
     def invept(self) -> None:
         """Forget every translation (INVEPT, all contexts)."""

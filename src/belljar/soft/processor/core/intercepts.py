@@ -172,10 +172,13 @@ def is_cr3_target(cpu: cython.pointer(Cpu), value: u64) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def cr0_fixed(cpu: cython.pointer(Cpu), value: u64) -> cython.int:
-    """NE must be set in VMX operation, PE and PG too unless the guest is unrestricted (SDM 3C 24.8): NEXT or FAULT."""
-    must: u64 = CR0_NE
+    """PE and PG must be set in VMX operation unless the guest is unrestricted (SDM 3C 24.8): NEXT or FAULT.
+
+    This processor's IA32_VMX_CR0_FIXED0 leaves NE to the guest.
+    """
+    must: u64 = 0
     if not cpu.secondary_controls & SECONDARY_UNRESTRICTED:
-        must |= CR0_PE | CR0_PG
+        must = CR0_PE | CR0_PG
     return NEXT if (value & must) == must else raise_fault(cpu, EXC_GP, 0)
 
 

@@ -80,7 +80,19 @@ def free_host(host: cython.pointer(Host)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def host_attach(host: cython.pointer(Host), place: cython.pointer(u8), size: u64, align: u64) -> u64:
+def free_extents(host: cython.pointer(Host)) -> cython.void:
+    """Forget all memory, and give back what is the address space's own; its processors must not run any more."""
+    i: cython.int
+    for i in range(host.extent_count):
+        if host.extents[i].owned:
+            page_free(host.extents[i].host, host.extents[i].size)
+    host.extent_count = 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def host_attach(host: cython.pointer(Host), place: cython.pointer(u8), size: u64, align: u64, owned: u32) -> u64:
     """Give a piece of memory the first free host-physical address that fits; all ones: no room."""
     grown: cython.pointer(Extent)
     start: u64 = 0
@@ -104,6 +116,7 @@ def host_attach(host: cython.pointer(Host), place: cython.pointer(u8), size: u64
     host.extents[i].hpa = start
     host.extents[i].size = size
     host.extents[i].host = place
+    host.extents[i].owned = owned
     host.extent_count += 1
     if start + size > host.size:
         host.size = start + size
@@ -127,6 +140,8 @@ def host_detach(host: cython.pointer(Host), hpa: u64) -> cython.bint:
     for page in range(hpa >> PAGE_SHIFT, (hpa + host.extents[i].size) >> PAGE_SHIFT):
         if host.code_pages[page] != cython.NULL:
             code_written(host, page << PAGE_SHIFT, PAGE_SIZE)
+    if host.extents[i].owned:
+        page_free(host.extents[i].host, host.extents[i].size)
     host.extent_count -= 1
     for k in range(i, host.extent_count):
         host.extents[k] = host.extents[k + 1]
@@ -187,6 +202,7 @@ def reset_cpu(cpu: cython.pointer(Cpu)) -> cython.void:
     cpu.tlb_write = cpu.tlb_none
     cpu.tlb_fetch = cpu.tlb_none
     cpu.tlb_largest = PAGE_SHIFT
+    cpu.insn = cython.address(no_insn)
     cpu.address_mask_bits = 32
     cpu.cr0 = 0x60000010
     cpu.dr[6] = cython.cast(u64, 0xFFFF0FF0)
@@ -221,4 +237,6 @@ def free_cpu(cpu: cython.pointer(Cpu)) -> cython.void:
     link[0] = cpu.next_cpu
     free(cpu.tlb)
     free(cpu.tlb_none)
+    free(cpu.breakpoints)
+    free(cpu.watchpoints)
     free(cpu)

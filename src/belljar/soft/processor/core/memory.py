@@ -152,11 +152,9 @@ def access_linear(cpu: cython.pointer(Cpu), gva: u64, size: cython.int, access: 
         cpu.bounce_hpa[1] = cpu.fill_hpa
         cpu.bounce_device[1] = cpu.fill_device
         cpu.bounce_split = first
-    if fill_bounce(cpu, 0, 0, cpu.bounce_split, access) != NEXT or (
-        first < size and fill_bounce(cpu, 1, first, size - first, access) != NEXT
-    ):
-        cpu.memory_status = EXIT
-        return cython.NULL
+    fill_bounce(cpu, 0, 0, cpu.bounce_split, access)
+    if first < size:
+        fill_bounce(cpu, 1, first, size - first, access)
     return cpu.bounce
 
 
@@ -165,14 +163,12 @@ def access_linear(cpu: cython.pointer(Cpu), gva: u64, size: cython.int, access: 
 @cython.exceptval(check=False)
 def fill_bounce(
     cpu: cython.pointer(Cpu), part: cython.int, offset: cython.int, size: cython.int, access: cython.int
-) -> cython.int:
-    """Bring one part of the bounce buffer in: NEXT or EXIT. A device is not read for a store that does not need it."""
+) -> cython.void:
+    """Bring one part of the bounce buffer in. A device is not read for a store that does not need it."""
     if not cpu.bounce_device[part]:
         memcpy(cpu.bounce + offset, cpu.bounce_host[part], size)
-        return NEXT
-    if (access & ACCESS_KIND) == ACCESS_WRITE and not access & ACCESS_MODIFY:
-        return NEXT
-    return device_load(cpu, cpu.bounce_hpa[part], size, cpu.bounce + offset)
+    elif (access & ACCESS_KIND) != ACCESS_WRITE or access & ACCESS_MODIFY:
+        device_load(cpu, cpu.bounce_hpa[part], size, cpu.bounce + offset)
 
 
 @cython.cfunc
@@ -188,6 +184,8 @@ def access_slow(
     if cpu.cpl == 3 and cpu.rflags & FLAG_AC and cpu.cr0 & CR0_AM and gva & (size - 1) and size <= 8:
         cpu.memory_status = raise_fault(cpu, EXC_AC, 0)
         return cython.NULL
+    if cpu.watchpoint_count:
+        note_watched(cpu, gva, size, access)
     if cpu.dr[7] & 0xFF:
         check_data_breakpoints(cpu, gva, size, access)
     return access_linear(cpu, gva, size, access)

@@ -106,6 +106,9 @@ def step(cpu: cython.pointer(Cpu)) -> cython.int:
     shadow: u32 = cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS)
     status: cython.int = NEXT
     linear: u64 = cpu.rip if (cpu.mode & MODE_CODE) == 0 else (cpu.rip + cpu.base[CS]) & LOW32
+    cpu.watch_hit = 0
+    if cpu.breakpoint_count and breakpoint_at(cpu, linear):
+        return take(cpu, request_exit(cpu, PAUSE_DEBUG, 0))
     if cpu.dr[7] & 0xFF and not rf and not shadow & SHADOW_MOV_SS:
         fetch_failed(cpu)
         status = check_code_breakpoints(cpu, linear)
@@ -145,6 +148,8 @@ def step(cpu: cython.pointer(Cpu)) -> cython.int:
         status = vmx_events(cpu)
         if status != NEXT:
             return take(cpu, status)
+    if cpu.watch_hit:
+        return take(cpu, request_exit(cpu, PAUSE_DEBUG, cpu.watch_hit))
     return BRANCH
 
 
@@ -155,7 +160,7 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
     """Execute at most `budget` instructions: EXIT after a VM exit, STOP when the budget is used up. cpu.rip is exact.
 
     A guest that goes on without retiring anything (a handler that faults at its own first byte, a REP without end) would
-    never use it up: after IDLE_ROUNDS such rounds each further one costs as much as an instruction.
+    never use it up: after IDLE_ROUNDS such rounds each further one costs IDLE_CHARGE.
     """
     begin: u64 = cpu.retired
     seen: u64 = begin - 1
@@ -171,7 +176,7 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
         if unlikely(cpu.retired == seen):
             idle += 1
             if idle > IDLE_ROUNDS:
-                charged += 1
+                charged += IDLE_CHARGE
         else:
             seen = cpu.retired
             idle = 0

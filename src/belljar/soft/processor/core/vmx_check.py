@@ -158,7 +158,7 @@ def check_host_state(vmcs: cython.pointer(Vmcs)) -> cython.bint:
     bits: cython.int = 57 if cr4 & CR4_LA57 else 48
     encoding: u32
     efer: u64 = vmcs_get(vmcs, FIELD_HOST_EFER)
-    if not within(vmcs_get(vmcs, FIELD_HOST_CR0), CR0_PG | CR0_NE | CR0_PE, LOW32):
+    if not within(vmcs_get(vmcs, FIELD_HOST_CR0), CR0_PG | CR0_PE, LOW32):
         return False
     if not within(cr4, CR4_VMXE | CR4_PAE, CR4_MAY) or vmcs_get(vmcs, FIELD_HOST_CR3) >> PHYSICAL_BITS:
         return False

@@ -38,7 +38,7 @@ def check_guest_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
     cr4: u64 = vmcs_get(vmcs, FIELD_GUEST_CR4)
     efer: u64 = vmcs_get(vmcs, FIELD_GUEST_EFER)
     wide: cython.bint = (entry & ENTRY_GUEST_64) != 0
-    if not within(cr0, CR0_NE if is_unrestricted(vmcs) else CR0_PG | CR0_NE | CR0_PE, LOW32):
+    if not within(cr0, 0 if is_unrestricted(vmcs) else CR0_PG | CR0_PE, LOW32):
         return False
     if cr0 & CR0_PG and not cr0 & CR0_PE:
         return False

@@ -63,18 +63,29 @@ def fault_code(cpu: cython.pointer(Cpu), access: cython.int) -> u32:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def table_entry(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, access: cython.int) -> cython.pointer(u8):
-    """Where a paging-structure entry lies; NULL: cpu.memory_status.
+def read_entry(
+    cpu: cython.pointer(Cpu), entry: cython.pointer(TableEntry), gpa: u64, size: u32, gva: u64, access: cython.int
+) -> cython.int:
+    """Read a present paging-structure entry of 4 or 8 bytes: NEXT, FAULT (not present) or EXIT.
 
     With accessed and dirty flags for EPT, the processor's reads of paging structures count as writes (SDM 3C 29.3.5).
     A structure that lies in a device is treated as KVM does: the entry is not present.
     """
-    place: cython.pointer(u8) = guest_physical(cpu, gpa, gva, 3 if cpu.eptp & 0x40 else 1, False)
-    if place != cython.NULL and cpu.fill_device:
+    entry.gpa = gpa
+    entry.size = size
+    entry.value = 0
+    entry.place = guest_physical(cpu, gpa, gva, 3 if cpu.eptp & 0x40 else 1, False)
+    if entry.place == cython.NULL:
+        return cpu.memory_status
+    if cpu.fill_device:
         cpu.fill_device = 0
-        cpu.memory_status = raise_page_fault(cpu, gva, fault_code(cpu, access))
-        return cython.NULL
-    return place
+    else:
+        entry.hpa = cpu.fill_hpa
+        entry.writable = cpu.eptp == 0 or (cpu.ept_allowed & 2) != 0
+        entry.value = load(entry.place, size)
+    if not entry.value & 1:
+        return raise_page_fault(cpu, gva, fault_code(cpu, access))
+    return NEXT
 
 
 @cython.cfunc
@@ -133,14 +144,13 @@ def entry_reserved(cpu: cython.pointer(Cpu), entry: u64, shift: cython.int, leaf
 @cython.exceptval(check=False)
 def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
     """PAE, 4-level and 5-level paging (SDM 3A 4.4, 4.5): NEXT, FAULT, EXIT, or AGAIN: an entry changed under the walk."""
-    slots: cython.pointer(u64)[5]
-    values: u64[5]
-    host_addresses: u64[5]
+    entries: TableEntry[5]
     used: cython.int = 0
     allowed: u64 = 6
     no_execute: u64 = 0
     entry: u64 = cpu.cr3
     shift: cython.int = 39
+    status: cython.int
     leaf: cython.bint
     large: cython.bint = (cpu.efer & EFER_LMA) != 0 and has_feature(cpu, FEATURE_PAGE1G)
     key: u32 = 16
@@ -152,18 +162,18 @@ def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
     elif cpu.cr4 & CR4_LA57:
         shift = 48
     while True:
-        slots[used] = cython.cast(
-            cython.pointer(u64),
-            table_entry(cpu, (entry & PHYSICAL_ADDRESS) + ((gva >> shift) & 0x1FF) * 8, gva, access),
+        status = read_entry(
+            cpu,
+            cython.address(entries[used]),
+            (entry & PHYSICAL_ADDRESS) + ((gva >> shift) & 0x1FF) * 8,
+            8,
+            gva,
+            access,
         )
-        if slots[used] == cython.NULL:
-            return cpu.memory_status
-        entry = slots[used][0]
-        values[used] = entry
-        host_addresses[used] = cpu.fill_hpa
+        if status != NEXT:
+            return status
+        entry = entries[used].value
         used += 1
-        if not entry & 1:
-            return raise_page_fault(cpu, gva, fault_code(cpu, access))
         leaf = shift == PAGE_SHIFT or ((entry & 0x80) != 0 and (shift == 21 or (shift == 30 and large)))
         if entry_reserved(cpu, entry, shift, leaf):
             return raise_page_fault(cpu, gva, fault_code(cpu, access) | 9)
@@ -176,8 +186,9 @@ def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
         key = (entry >> 59) & 15
     if check_rights(cpu, gva, access, allowed, no_execute != 0, key) != NEXT:
         return FAULT
-    if not mark_entries(cpu, slots, values, host_addresses, used, (access & ACCESS_KIND) == ACCESS_WRITE):
-        return AGAIN
+    status = mark_entries(cpu, entries, used, (access & ACCESS_KIND) == ACCESS_WRITE, gva)
+    if status != NEXT:
+        return status
     cpu.walk_gpa = (entry & PHYSICAL_ADDRESS & ~((cython.cast(u64, 1) << shift) - 1)) | (
         gva & ((cython.cast(u64, 1) << shift) - 1)
     )
@@ -189,38 +200,60 @@ def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def mark_entries(
-    cpu: cython.pointer(Cpu),
-    slots: cython.pointer(cython.pointer(u64)),
-    values: cython.pointer(u64),
-    host_addresses: cython.pointer(u64),
-    used: cython.int,
-    dirty: cython.bint,
-) -> cython.bint:
-    """Set accessed flags, and the leaf's dirty flag on a write, each atomically (SDM 3A 4.8); False: an entry has changed."""
-    i: cython.int
-    flags: u64
-    for i in range(used):
-        flags = 0x60 if dirty and i == used - 1 else 0x20
-        if (values[i] & flags) != flags:
-            if not swap64(slots[i], values[i], values[i] | flags):
-                return False
-            if page_has_code(cpu.host, host_addresses[i]):
-                code_written(cpu.host, host_addresses[i], 8)
-    return True
+def may_mark(cpu: cython.pointer(Cpu), entry: cython.pointer(TableEntry), gva: u64) -> cython.int:
+    """Whether flags can be written to a paging-structure entry: NEXT, EXIT (EPT violation), or BRANCH: leave them.
+
+    The last is for structures in memory that is read-only to the guest, once the hypervisor has seen the violation and
+    has the instruction carried out: as KVM does it.
+    """
+    if entry.writable:
+        return NEXT
+    if guest_physical(cpu, entry.gpa, gva, 3, False) == cython.NULL:
+        return cpu.memory_status
+    if cpu.fill_device:
+        cpu.fill_device = 0
+        return BRANCH
+    return NEXT
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def mark_narrow(cpu: cython.pointer(Cpu), place: cython.pointer(u32), hpa: u64, value: u32, flags: u32) -> cython.bint:
-    """The same for one 4-byte entry."""
-    if (value & flags) != flags:
-        if not swap32(place, value, value | flags):
-            return False
-        if page_has_code(cpu.host, hpa):
-            code_written(cpu.host, hpa, 4)
-    return True
+def mark_entries(
+    cpu: cython.pointer(Cpu), entries: cython.pointer(TableEntry), used: cython.int, dirty: cython.bint, gva: u64
+) -> cython.int:
+    """Set accessed flags, and the leaf's dirty flag on a write, each atomically (SDM 3A 4.8).
+
+    NEXT; AGAIN: an entry has changed since it was read; EXIT.
+    """
+    i: cython.int
+    flags: u64
+    status: cython.int
+    swapped_in: cython.bint
+    for i in range(used):
+        flags = 0x60 if dirty and i == used - 1 else 0x20
+        if (entries[i].value & flags) == flags:
+            continue
+        status = may_mark(cpu, cython.address(entries[i]), gva)
+        if status == BRANCH:
+            continue
+        if status != NEXT:
+            return status
+        if entries[i].size == 8:
+            swapped_in = swap64(
+                cython.cast(cython.pointer(u64), entries[i].place), entries[i].value, entries[i].value | flags
+            )
+        else:
+            swapped_in = swap32(
+                cython.cast(cython.pointer(u32), entries[i].place),
+                cython.cast(u32, entries[i].value),
+                cython.cast(u32, entries[i].value | flags),
+            )
+        if not swapped_in:
+            return AGAIN
+        if page_has_code(cpu.host, entries[i].hpa):
+            code_written(cpu.host, entries[i].hpa, entries[i].size)
+    return NEXT
 
 
 @cython.cfunc
@@ -228,52 +261,36 @@ def mark_narrow(cpu: cython.pointer(Cpu), place: cython.pointer(u32), hpa: u64, 
 @cython.exceptval(check=False)
 def walk_narrow(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
     """32-bit paging with 4-KByte and, with CR4.PSE, 4-MByte pages (SDM 3A 4.3). Answers as `walk_wide`."""
-    directory_entry: cython.pointer(u32)
-    table: cython.pointer(u32)
-    directory_hpa: u64
-    entry: u32
-    upper: u32
-    dirty: u32 = 0x60 if (access & ACCESS_KIND) == ACCESS_WRITE else 0x20
-    directory_entry = cython.cast(
-        cython.pointer(u32), table_entry(cpu, (cpu.cr3 & PAGE_MASK & LOW32) + ((gva >> 22) & 0x3FF) * 4, gva, access)
-    )
-    if directory_entry == cython.NULL:
-        return cpu.memory_status
-    directory_hpa = cpu.fill_hpa
-    upper = directory_entry[0]
-    if not upper & 1:
-        return raise_page_fault(cpu, gva, fault_code(cpu, access))
-    if upper & 0x80 and cpu.cr4 & CR4_PSE:
-        if upper & 0x200000:
+    entries: TableEntry[2]
+    used: cython.int = 1
+    status: cython.int
+    allowed: u64
+    entry: u64
+    directory: u64 = cpu.cr3 & PAGE_MASK & LOW32
+    status = read_entry(cpu, cython.address(entries[0]), directory + ((gva >> 22) & 0x3FF) * 4, 4, gva, access)
+    if status != NEXT:
+        return status
+    entry = allowed = entries[0].value
+    if entry & 0x80 and cpu.cr4 & CR4_PSE:
+        if entry & 0x200000:
             return raise_page_fault(cpu, gva, fault_code(cpu, access) | 9)
-        if check_rights(cpu, gva, access, upper, False, 16) != NEXT:
-            return FAULT
-        if not mark_narrow(cpu, directory_entry, directory_hpa, upper, dirty):
-            return AGAIN
-        # PSE-36: bits 20:13 are address bits 39:32 (SDM 3A table 4-4).
-        cpu.walk_gpa = (
-            (upper & cython.cast(u64, 0xFFC00000)) | (cython.cast(u64, (upper >> 13) & 0xFF) << 32) | (gva & 0x3FFFFF)
-        )
-        cpu.walk_global = (upper & 0x100) != 0 and (cpu.cr4 & CR4_PGE) != 0
         cpu.walk_shift = 22
-        return NEXT
-    table = cython.cast(
-        cython.pointer(u32), table_entry(cpu, (upper & PAGE_MASK) + ((gva >> 12) & 0x3FF) * 4, gva, access)
-    )
-    if table == cython.NULL:
-        return cpu.memory_status
-    entry = table[0]
-    if not entry & 1:
-        return raise_page_fault(cpu, gva, fault_code(cpu, access))
-    if check_rights(cpu, gva, access, entry & upper, False, 16) != NEXT:
+        # PSE-36: bits 20:13 are address bits 39:32 (SDM 3A table 4-4).
+        cpu.walk_gpa = (entry & cython.cast(u64, 0xFFC00000)) | (((entry >> 13) & 0xFF) << 32) | (gva & 0x3FFFFF)
+    else:
+        status = read_entry(
+            cpu, cython.address(entries[1]), (entry & PAGE_MASK) + ((gva >> 12) & 0x3FF) * 4, 4, gva, access
+        )
+        if status != NEXT:
+            return status
+        used = 2
+        entry = entries[1].value
+        allowed &= entry
+        cpu.walk_gpa = (entry & PAGE_MASK) | (gva & PAGE_OFFSET)
+    if check_rights(cpu, gva, access, allowed, False, 16) != NEXT:
         return FAULT
-    if not mark_narrow(cpu, directory_entry, directory_hpa, upper, 0x20):
-        return AGAIN
-    if not mark_narrow(cpu, table, cpu.fill_hpa, entry, dirty):
-        return AGAIN
-    cpu.walk_gpa = (entry & PAGE_MASK) | (gva & PAGE_OFFSET)
     cpu.walk_global = (entry & 0x100) != 0 and (cpu.cr4 & CR4_PGE) != 0
-    return NEXT
+    return mark_entries(cpu, entries, used, (access & ACCESS_KIND) == ACCESS_WRITE, gva)
 
 
 @cython.cfunc

@@ -10,7 +10,8 @@ them. Methods of that object:
     port_read(port, size) -> int
     port_write(port, size, value)
 
-What they raise is kept in its attribute `failure`, and ends the run with PAUSE_FAILED. After an access the instruction
+What they raise is kept in its attribute `failure` (the first, if several) and ends the run with PAUSE_FAILED after the
+instruction. After an access the instruction
 ends as soon as it can: a repeated string instruction after one iteration.
 """
 
@@ -26,7 +27,8 @@ def window_resolve(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.in
     try:
         return 1 if window.resolve(gpa, wanted) else 0
     except BaseException as failure:
-        window.failure = failure
+        if window.failure is None:
+            window.failure = failure
         cpu.window_failed = 1
         return -1
 
@@ -35,14 +37,15 @@ def window_resolve(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.in
 @cython.with_gil
 @cython.exceptval(check=False)
 def window_read(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int) -> u64:
-    """What the device answers; 0 after an exception, which sets window_failed."""
+    """What the device answers; all ones after an exception, which sets window_failed."""
     window = cython.cast(object, cpu.window)
     try:
         return window.read(gpa, size)
     except BaseException as failure:
-        window.failure = failure
+        if window.failure is None:
+            window.failure = failure
         cpu.window_failed = 1
-        return 0
+        return ALL_ONES
 
 
 @cython.cfunc
@@ -54,7 +57,8 @@ def window_write(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int, value: u6
     try:
         window.write(gpa, size, value)
     except BaseException as failure:
-        window.failure = failure
+        if window.failure is None:
+            window.failure = failure
         cpu.window_failed = 1
 
 
@@ -67,9 +71,10 @@ def window_port_read(cpu: cython.pointer(Cpu), port: u32, size: cython.int) -> u
     try:
         return window.port_read(port, size)
     except BaseException as failure:
-        window.failure = failure
+        if window.failure is None:
+            window.failure = failure
         cpu.window_failed = 1
-        return 0
+        return ALL_ONES
 
 
 @cython.cfunc
@@ -81,7 +86,8 @@ def window_port_write(cpu: cython.pointer(Cpu), port: u32, size: cython.int, val
     try:
         window.port_write(port, size, value)
     except BaseException as failure:
-        window.failure = failure
+        if window.failure is None:
+            window.failure = failure
         cpu.window_failed = 1
 
 
@@ -97,21 +103,18 @@ def window_touched(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def device_load(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int, place: cython.pointer(u8)) -> cython.int:
-    """Read a device, at most 8 bytes at a time: NEXT, or EXIT after an exception."""
+def device_load(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int, place: cython.pointer(u8)) -> cython.void:
+    """Read a device, at most 8 bytes at a time; after an exception all ones, and the run ends after the instruction."""
     piece: cython.int
     value: u64
     while size > 0:
         piece = 8 if size > 8 else size
         value = window_read(cpu, gpa, piece)
         window_touched(cpu)
-        if cpu.window_failed:
-            return request_exit(cpu, PAUSE_FAILED, 0)
         memcpy(place, cython.address(value), piece)
         place += piece
         gpa += piece
         size -= piece
-    return NEXT
 
 
 @cython.cfunc
@@ -121,7 +124,7 @@ def device_store(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int, place: cy
     """Write a device, at most 8 bytes at a time. An exception shows after the instruction, which is done by then."""
     piece: cython.int
     value: u64
-    while size > 0 and not cpu.window_failed:
+    while size > 0:
         piece = 8 if size > 8 else size
         value = 0
         memcpy(cython.address(value), place, piece)

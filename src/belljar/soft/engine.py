@@ -1,0 +1,93 @@
+"""The soft engine: what `belljar.engine` asks for, on the soft processor and its hypervisor."""
+
+from __future__ import annotations
+
+from belljar.engine import MemoryRegion
+from belljar.errors import ClosedError
+from belljar.soft.hypervisor.mmu.mmu import Mmu
+from belljar.soft.hypervisor.vcpu import SoftVcpu
+from belljar.soft.processor._core import HostMemory
+
+
+class SoftEngine:
+    """Runs machines on a processor in software: on every host, in every mode, deterministically.
+
+    All vCPUs of a machine run on one thread, in turn; machines may run on threads of their own.
+    """
+
+    name = "soft"
+    threaded = False
+
+    def __init__(self) -> None:
+        self._closed = False
+
+    def create_vm(self) -> SoftVm:
+        """A VM without memory and vCPUs. Raises ClosedError after `close`."""
+        if self._closed:
+            raise ClosedError("this engine is closed")
+        return SoftVm()
+
+    def close(self) -> None:
+        """Nothing is held; VMs live on. Harmless when repeated."""
+        self._closed = True
+
+    def __enter__(self) -> SoftEngine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class SoftVm:
+    """A virtual machine of the soft engine: a host-physical address space in which guest memory and EPT tables lie."""
+
+    def __init__(self) -> None:
+        self.memory = HostMemory()
+        self.mmu = Mmu(self.memory)
+        self.vcpus: list[SoftVcpu] = []
+        self._msr_bitmap_hpa = self.mmu.pool.take()
+        self._closed = False
+
+    def map(self, region: MemoryRegion) -> None:
+        """Make a region guest-physical memory. Raises EngineError if it overlaps another or lies too high."""
+        self._check_open()
+        self.mmu.add(region)
+
+    def unmap(self, region: MemoryRegion) -> None:
+        """Take it away again. Harmless if it is not mapped."""
+        self._check_open()
+        self.mmu.remove(region)
+
+    def create_vcpu(self, index: int) -> SoftVcpu:
+        """A vCPU in the state after reset, with every feature of the soft processor."""
+        self._check_open()
+        vcpu = SoftVcpu(index, self.mmu, self._msr_bitmap_hpa)
+        self.vcpus.append(vcpu)
+        return vcpu
+
+    def batch_writes(self, port: int) -> None:
+        """Nothing to do: an exit costs less than collecting would."""
+
+    def batched_writes(self) -> int:
+        """None ever."""
+        return 0
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this VM is closed")
+
+    def close(self) -> None:
+        """Give everything back, vCPUs first. Harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        for vcpu in self.vcpus:
+            vcpu.close()
+        self.vcpus.clear()
+        self.memory.close()
+
+    def __enter__(self) -> SoftVm:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

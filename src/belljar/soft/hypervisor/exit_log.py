@@ -1,0 +1,77 @@
+"""What a vCPU's exits were: counted always, kept as cheap tuples, made into exit objects only when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from belljar.exits import Exit, ExitReason, Interrupted, Mmio, PortIo
+
+REASONS = tuple(ExitReason)
+IO, MMIO = ExitReason.IO, ExitReason.MMIO
+
+
+class ExitLog:
+    """Counts exits by reason; `made` builds the last one when it is wanted."""
+
+    def __init__(self, vcpu: int) -> None:
+        self.vcpu = vcpu
+        self.counts = [0] * len(REASONS)
+        self._made: Exit | None = None
+        self._make: Callable[..., Exit] = _interrupted
+        self._arguments: tuple[object, ...] = ()
+
+    def port(self, port: int, size: int, write: bool, data: bytes, count: int) -> None:
+        """A port access."""
+        self.counts[IO] += 1
+        self._made = None
+        self._make = _port_io
+        self._arguments = (port, size, write, data, count)
+
+    def port_value(self, port: int, size: int, write: bool, value: int) -> None:
+        """A port access of one item, by its value."""
+        self.counts[IO] += 1
+        self._made = None
+        self._make = _port_value
+        self._arguments = (port, size, write, value)
+
+    def mmio(self, gpa: int, write: bool, size: int, value: int) -> None:
+        """A memory-mapped access."""
+        self.counts[MMIO] += 1
+        self._made = None
+        self._make = _mmio
+        self._arguments = (gpa, write, size, value)
+
+    def end(self, exit: Exit) -> None:
+        """An exit that ends a run."""
+        self.counts[exit.reason] += 1
+        self._made = exit
+
+    def show(self, exit: Exit) -> None:
+        """An exit that was counted already is the last one again."""
+        self._made = exit
+
+    def last(self) -> Exit:
+        """The last exit, whole."""
+        if self._made is None:
+            self._made = self._make(self.vcpu, *self._arguments)
+        return self._made
+
+    def by_reason(self) -> dict[ExitReason, int]:
+        """How often, by reason; zeros left out."""
+        return {reason: count for reason, count in zip(REASONS, self.counts, strict=True) if count}
+
+
+def _interrupted(vcpu: int) -> Exit:
+    return Interrupted(vcpu)
+
+
+def _port_io(vcpu: int, port: int, size: int, write: bool, data: bytes, count: int) -> Exit:
+    return PortIo(vcpu, port, size, write, data, count)
+
+
+def _port_value(vcpu: int, port: int, size: int, write: bool, value: int) -> Exit:
+    return PortIo(vcpu, port, size, write, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+
+
+def _mmio(vcpu: int, gpa: int, write: bool, size: int, value: int) -> Exit:
+    return Mmio(vcpu, gpa, write, value.to_bytes(size, "little"))

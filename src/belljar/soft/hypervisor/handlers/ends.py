@@ -1,0 +1,75 @@
+"""What ends a run, or is nothing at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from belljar.exits import Debug, ExitReason, FailEntry, Hlt, Interrupted, IrqWindowOpen, Shutdown
+from belljar.soft.hypervisor.controls import Primary
+from belljar.soft.processor.fields import Field
+
+if TYPE_CHECKING:
+    from belljar.soft.hypervisor.vcpu import SoftVcpu
+
+ENTRY_FAILED_ON_GUEST_STATE = 0x80000021
+"""Exit reason 33 with bit 31 (SDM 3C 27.8)."""
+
+DB = 1
+DR6_RESET = 0xFFFF0FF0
+DR7_RESET = 0x400
+DR6_BS = 1 << 14
+DEBUG_REGISTERS = 4
+
+
+def nothing(vcpu: SoftVcpu) -> None:
+    """A pause: the run loop looks at its limits."""
+
+
+def halt(vcpu: SoftVcpu) -> ExitReason:
+    """HLT: the run ends behind it."""
+    vcpu.processor.skip_instruction()
+    return vcpu.end(Hlt(vcpu.index))
+
+
+def idle(vcpu: SoftVcpu) -> ExitReason:
+    """The guest is in the HLT state already."""
+    return vcpu.end(Hlt(vcpu.index))
+
+
+def triple_fault(vcpu: SoftVcpu) -> ExitReason:
+    """Shutdown."""
+    return vcpu.end(Shutdown(vcpu.index))
+
+
+def failed_entry(vcpu: SoftVcpu) -> ExitReason:
+    """The guest state does not pass the checks of VM entry."""
+    return vcpu.end(FailEntry(vcpu.index, ENTRY_FAILED_ON_GUEST_STATE))
+
+
+def kicked(vcpu: SoftVcpu) -> ExitReason:
+    """Somebody wants this run to end."""
+    return vcpu.end(Interrupted(vcpu.index))
+
+
+def interrupt_window(vcpu: SoftVcpu) -> ExitReason:
+    """The guest can take an interrupt now; asking once is answered once."""
+    controls = vcpu.processor.vmread(Field.PRIMARY_CONTROLS)
+    vcpu.processor.vmwrite(Field.PRIMARY_CONTROLS, controls & ~Primary.INTERRUPT_WINDOW)
+    return vcpu.end(IrqWindowOpen(vcpu.index))
+
+
+def debug(vcpu: SoftVcpu) -> ExitReason:
+    """A breakpoint, or a watchpoint by its position. The first four get their bits in DR6, as from debug registers."""
+    position = vcpu.processor.exit_qualification
+    pc_gva = vcpu.pc_gva()
+    if position:
+        number = len(vcpu.debug.breakpoints_gva) + position - 1
+    else:
+        number = vcpu.debug.breakpoints_gva.index(pc_gva)
+    hit = 1 << number if number < DEBUG_REGISTERS else 0
+    return vcpu.end(Debug(vcpu.index, DB, pc_gva, DR6_RESET | hit, DR7_RESET))
+
+
+def stepped(vcpu: SoftVcpu) -> ExitReason:
+    """One instruction was executed, as asked for."""
+    return vcpu.end(Debug(vcpu.index, DB, vcpu.pc_gva(), DR6_RESET | DR6_BS, DR7_RESET))

@@ -1,0 +1,79 @@
+"""IN, OUT, INS and OUTS (SDM 3C table 28-5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from belljar.exits import ExitReason
+from belljar.soft.hypervisor.reasons import Reason
+from belljar.soft.processor.fields import Field
+
+if TYPE_CHECKING:
+    from belljar.soft.hypervisor.vcpu import SoftVcpu
+
+SIZE_LESS_ONE = 7
+IS_IN = 1 << 3
+IS_STRING = 1 << 4
+IS_REPEATED = 1 << 5
+PORT_SHIFT = 16
+
+RAX, RCX, RDI = 0, 1, 7
+MASKS = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF}
+FLAG_DF = 1 << 10
+PAGE_SIZE = 4096
+AHEAD_BYTES = 1024
+"""How much REP INS asks of a port at once, as in KVM's emulator (struct read_cache)."""
+ADDRESS_MASKS = (0xFFFF, 0xFFFFFFFF, (1 << 64) - 1)
+"""By the address size in the VM-exit instruction information (SDM 3C table 28-8)."""
+
+
+def access(vcpu: SoftVcpu) -> ExitReason | None:
+    """Any port access. It counts as done even if its device raises; a read then gives all ones."""
+    processor = vcpu.processor
+    qualification = processor.exit_qualification
+    if qualification & IS_STRING:
+        return _string(vcpu, qualification)
+    port = qualification >> PORT_SHIFT
+    size = (qualification & SIZE_LESS_ONE) + 1
+    mask = MASKS[size]
+    processor.skip_instruction()
+    if qualification & IS_IN:
+        value = mask
+        try:
+            value = vcpu.bus.port_read(port, size) & mask
+        finally:
+            processor.set_gpr(RAX, value if size == 4 else processor.get_gpr(RAX) & ~mask | value)
+        vcpu.log.port_value(port, size, False, value)
+    else:
+        value = processor.get_gpr(RAX) & mask
+        vcpu.log.port_value(port, size, True, value)
+        vcpu.bus.port_write(port, size, value)
+    vcpu.memory.host_changed()
+    return vcpu.report() if vcpu.reporting else None
+
+
+def _string(vcpu: SoftVcpu, qualification: int) -> ExitReason | None:
+    """The processor carries the instruction out, iteration by iteration, with the port behind the window."""
+    port = qualification >> PORT_SHIFT
+    size = (qualification & SIZE_LESS_ONE) + 1
+    window = vcpu.window
+    if qualification & IS_IN:
+        count = _items_ahead(vcpu, size) if qualification & IS_REPEATED else 1
+        window.expect(port, size, count)
+    reason: int = Reason.PAUSE_EMULATED
+    while reason == Reason.PAUSE_EMULATED:
+        reason = vcpu.carry_out()
+        if not window.ahead:
+            break
+    return vcpu.carried_out(reason)
+
+
+def _items_ahead(vcpu: SoftVcpu, size: int) -> int:
+    """How many items REP INS may ask for at once: upwards, and to the end of the page, as KVM does."""
+    processor = vcpu.processor
+    mask = ADDRESS_MASKS[processor.vmread(Field.EXIT_INSTRUCTION_INFO) >> 7 & 3]
+    count = processor.get_gpr(RCX) & mask
+    if processor.vmread(Field.GUEST_RFLAGS) & FLAG_DF:
+        return 1
+    in_page = PAGE_SIZE - processor.get_gpr(RDI) % PAGE_SIZE
+    return max(min(count, in_page // size, AHEAD_BYTES // size), 1)

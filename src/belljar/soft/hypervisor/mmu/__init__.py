@@ -1,0 +1,1 @@
+"""Memory virtualization: memory slots, and the nested page tables that map them."""

@@ -1,0 +1,61 @@
+"""MSRs from the host's side: some live in the VMCS, the rest in the processor (SDM 3C 25.4)."""
+
+from __future__ import annotations
+
+from belljar.soft.processor._core import Processor
+from belljar.soft.processor.fields import Field
+from belljar.x86.msr import Msr
+
+IN_VMCS: dict[int, Field] = {
+    Msr.IA32_SYSENTER_CS: Field.GUEST_SYSENTER_CS,
+    Msr.IA32_SYSENTER_ESP: Field.GUEST_SYSENTER_ESP,
+    Msr.IA32_SYSENTER_EIP: Field.GUEST_SYSENTER_EIP,
+    Msr.IA32_EFER: Field.GUEST_EFER,
+    Msr.IA32_PAT: Field.GUEST_PAT,
+    Msr.IA32_DEBUGCTL: Field.GUEST_DEBUGCTL,
+    Msr.IA32_FS_BASE: Field.GUEST_FS_BASE,
+    Msr.IA32_GS_BASE: Field.GUEST_GS_BASE,
+}
+
+ADDRESSES = {Msr.IA32_SYSENTER_ESP, Msr.IA32_SYSENTER_EIP, Msr.IA32_FS_BASE, Msr.IA32_GS_BASE}
+"""Those that hold a canonical address."""
+
+EFER_BITS = 0xD01
+"""SCE, LME, LMA, NXE (SDM 3A 2.2.1)."""
+
+DEBUGCTL_BITS = 0xDFC3
+"""SDM 4, IA32_DEBUGCTL."""
+
+PAT_TYPES = frozenset((0, 1, 4, 5, 6, 7))
+"""SDM 3A 12.12.2."""
+
+CANONICAL_57 = range(-(1 << 56), 1 << 56)
+
+
+def read_msr(processor: Processor, index: int) -> int | None:
+    """An MSR's value; None if there is no such MSR."""
+    field = IN_VMCS.get(index)
+    if field is not None:
+        return processor.vmread(field)
+    return processor.rdmsr(index) if 0 <= index < 1 << 32 else None
+
+
+def write_msr(processor: Processor, index: int, value: int) -> bool:
+    """Write an MSR; False if the processor refuses the number or the value."""
+    field = IN_VMCS.get(index)
+    if field is None:
+        return processor.wrmsr(index, value)
+    if not _possible(index, value):
+        return False
+    processor.vmwrite(field, value)
+    return True
+
+
+def _possible(index: int, value: int) -> bool:
+    if index in ADDRESSES:
+        return (value - (1 << 64) if value >> 63 else value) in CANONICAL_57
+    if index == Msr.IA32_EFER:
+        return not value & ~EFER_BITS
+    if index == Msr.IA32_PAT:
+        return all(byte in PAT_TYPES for byte in value.to_bytes(8, "little"))
+    return index != Msr.IA32_DEBUGCTL or not value & ~DEBUGCTL_BITS

@@ -1,0 +1,259 @@
+"""A vCPU: a processor with its VMCS, run until something ends the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
+from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
+from belljar.exits import Exit, ExitReason, InstructionLimit, InternalError, Interrupted
+from belljar.soft.hypervisor import controls, state
+from belljar.soft.hypervisor.exit_log import ExitLog
+from belljar.soft.hypervisor.handlers.ends import stepped
+from belljar.soft.hypervisor.handlers.table import HANDLERS
+from belljar.soft.hypervisor.mmu.mmu import Mmu
+from belljar.soft.hypervisor.msrs import read_msr, write_msr
+from belljar.soft.hypervisor.reasons import Reason
+from belljar.soft.hypervisor.window import DeviceWindow
+from belljar.soft.processor._core import Processor, VmcsRegion, VmxError
+from belljar.soft.processor.fields import Field
+from belljar.x86.state import CpuState, Registers, SpecialRegisters
+from belljar.x86.walker import walk
+
+CHUNK = 1_000_000
+"""Instructions between two looks at the clock: a few milliseconds."""
+
+EXITS_PER_LOOK = 64
+"""Exits between two looks at the clock."""
+
+KVM_INTERNAL_ERROR_EMULATION = 1
+KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
+"""api.rst 5, KVM_EXIT_INTERNAL_ERROR."""
+
+INSTRUCTION_BYTES = 15
+
+
+class SoftVcpu:
+    """One virtual CPU of the soft engine. Handlers use `processor`, `mmu`, `memory`, `bus`, `window`, `log` and `debug`."""
+
+    def __init__(self, index: int, mmu: Mmu, msr_bitmap_hpa: int) -> None:
+        self.index = index
+        self.mmu = mmu
+        self.memory = mmu.memory
+        self.processor = Processor(mmu.memory)
+        self.log = ExitLog(index)
+        self.window = DeviceWindow(mmu, self)
+        self.debug = DebugControl()
+        self.bus: Bus
+        self.reporting = False
+        self._observer: Callable[[Exit], None] | None = None
+        self._single_exit = False
+        self._backlog: list[Exit] = []
+        self._closed = False
+        self.processor.vmptrld(VmcsRegion())
+        controls.set_up(self.processor, mmu.tables.eptp, msr_bitmap_hpa)
+        self.set_special(SpecialRegisters())
+        self.set_registers(Registers(rip=0xFFF0, rdx=0x600))
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def run_page(self) -> RunPage:
+        """The processor's own structure: there is no page shared with a kernel."""
+        processor = self._open()
+        return RunPage(processor.state_hva, processor.debug_state_size, "the soft processor's state (struct Cpu)")
+
+    def get_registers(self) -> Registers:
+        """The general registers, RIP and RFLAGS."""
+        return state.get_registers(self._open())
+
+    def set_registers(self, registers: Registers) -> None:
+        """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
+        state.set_registers(self._open(), registers)
+
+    def get_special(self) -> SpecialRegisters:
+        """Segments, tables, control registers, EFER."""
+        return state.get_special(self._open())
+
+    def set_special(self, special: SpecialRegisters) -> None:
+        """Set all of them as given. Raises EngineError for what no processor could be in."""
+        processor = self._open()
+        state.set_special(processor, special)
+        if state.uses_pdptes(special):
+            state.set_pdptes(processor, self.mmu.read(special.cr3 & 0xFFFFFFE0, 32))
+
+    def set_state(self, state: CpuState, mode: str) -> None:
+        """Start state for `mode`; this engine has every mode."""
+        self.set_special(state.special)
+        self.set_registers(state.registers)
+
+    def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
+        """MSR values by index; those that the processor does not have are left out."""
+        processor = self._open()
+        found = ((index, read_msr(processor, index)) for index in indices)
+        return {index: value for index, value in found if value is not None}
+
+    def set_msrs(self, values: Mapping[int, int]) -> None:
+        """Set MSRs; raises FeatureUnsupported naming the first that the processor refuses."""
+        processor = self._open()
+        for index, value in values.items():
+            if not 0 <= index < 1 << 32 or not 0 <= value < 1 << 64:
+                raise ConfigurationError(f"MSR {index:#x} cannot hold {value:#x}")
+            if not write_msr(processor, index, value):
+                raise FeatureUnsupported(f"the soft processor does not take {value:#x} for MSR {index:#x}")
+
+    def translate(self, gva: int) -> EngineTranslation:
+        """A walk of the guest's page tables as they are in memory now."""
+        found = walk(self.get_special(), gva, self.mmu.read, physical_bits=controls.PHYSICAL_BITS)
+        if found.gpa is None or found.rights is None:
+            return EngineTranslation(gva, 0, False, False, False)
+        return EngineTranslation(gva, found.gpa, True, found.rights.write, found.rights.user)
+
+    def pc_gva(self) -> int:
+        """The linear address of the next instruction."""
+        processor = self.processor
+        rip = processor.vmread(Field.GUEST_RIP)
+        if processor.vmread(Field.GUEST_EFER) & controls.EFER_LMA and (
+            processor.vmread(Field.GUEST_CS_RIGHTS) & controls.RIGHTS_L
+        ):
+            return rip
+        return rip + processor.vmread(Field.GUEST_CS_BASE) & 0xFFFFFFFF
+
+    def set_debug(self, control: DebugControl) -> None:
+        """What to stop for from the next run on: single step, and any number of breakpoints and watchpoints."""
+        self._open().watch(
+            list(control.breakpoints_gva), [(point.gva, point.size, point.on_read) for point in control.watchpoints]
+        )
+        self.debug = control
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        bus: Bus,
+        *,
+        deadline_ns: int | None = None,
+        instructions: int | None = None,
+        single_exit: bool = False,
+        observer: Callable[[Exit], None] | None = None,
+    ) -> ExitReason:
+        """Run until something ends the run (`belljar.engine.Vcpu.run`).
+
+        An access whose bus method raised counts as done; a read then gives the guest all ones. An instruction with
+        several accesses is done after the first; with `single_exit`, the next calls return the others.
+        """
+        processor = self._open()
+        if self._backlog:
+            return self._next_of_backlog()
+        self.bus, self._observer, self._single_exit = bus, observer, single_exit
+        self.reporting = single_exit or observer is not None
+        self.memory.host_changed()
+        limit = None if instructions is None else processor.retired + instructions
+        single_step = self.debug.single_step
+        budget = 1 if single_step else CHUNK
+        looks = EXITS_PER_LOOK
+        while True:
+            if limit is not None:
+                budget = min(budget, limit - processor.retired)
+                if budget <= 0:
+                    return self.end(InstructionLimit(self.index))
+            before = processor.retired
+            try:
+                reason = processor.enter(budget)
+            except VmxError as error:
+                raise EngineError(f"VM entry of vCPU {self.index} failed: {error}") from None
+            handler = HANDLERS.get(reason)
+            ended = self._unexpected(reason) if handler is None else handler(self)
+            if ended is not None:
+                return ended
+            if single_step and processor.retired != before:
+                return stepped(self)
+            looks -= 1
+            if deadline_ns is not None and (reason == Reason.PAUSE_BUDGET or looks <= 0):
+                looks = EXITS_PER_LOOK
+                if time.monotonic_ns() >= deadline_ns:
+                    return self.end(Interrupted(self.index))
+
+    def carry_out(self) -> int:
+        """Have the processor carry out one instruction, or one iteration, with devices on the bus; why it came back."""
+        self.window.open(self.bus)
+        reason = self.processor.emulate(self.window)
+        self.memory.host_changed()
+        if self.window.failure is not None:
+            raise self.window.failure
+        return reason
+
+    def carried_out(self, reason: int) -> ExitReason | None:
+        """What follows from `carry_out`: reports of the accesses, or the exit that the instruction ended with."""
+        if reason in (Reason.EPT_VIOLATION, Reason.TASK_SWITCH):
+            return self.cannot_emulate()
+        if reason not in (Reason.PAUSE_BUDGET, Reason.PAUSE_EMULATED):
+            handler = HANDLERS.get(reason)
+            ended = self._unexpected(reason) if handler is None else handler(self)
+            if ended is not None:
+                return ended
+        return self._next_of_backlog() if self._backlog else None
+
+    def report(self) -> ExitReason | None:
+        """After an exit was served, if `reporting`: tell the observer; the reason if the run ends with it."""
+        exit = self.log.last()
+        if self._observer is not None:
+            self._observer(exit)
+        return exit.reason if self._single_exit else None
+
+    def report_access(self) -> None:
+        """The same in the middle of an instruction, which is finished first."""
+        exit = self.log.last()
+        if self._single_exit:
+            self._backlog.append(exit)
+        if self._observer is not None:
+            self._observer(exit)
+
+    def _next_of_backlog(self) -> ExitReason:
+        exit = self._backlog.pop(0)
+        self.log.show(exit)
+        return exit.reason
+
+    def end(self, exit: Exit) -> ExitReason:
+        """The run ends with `exit`."""
+        self.log.end(exit)
+        if self._observer is not None:
+            self._observer(exit)
+        return exit.reason
+
+    def cannot_emulate(self) -> ExitReason:
+        """An instruction that cannot be fetched from memory, or whose event cannot be delivered: as KVM gives up on it."""
+        code = b""
+        found = self.translate(self.pc_gva())
+        if found.valid:
+            code = self.mmu.read(found.gpa, min(INSTRUCTION_BYTES, 4096 - found.gpa % 4096))
+        return self.end(InternalError(self.index, KVM_INTERNAL_ERROR_EMULATION, (), code))
+
+    def _unexpected(self, reason: int) -> ExitReason:
+        return self.end(InternalError(self.index, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, (reason,)))
+
+    def last_exit(self) -> Exit:
+        """The exit that ended the last `run`, whole."""
+        return self.log.last()
+
+    def instructions_retired(self) -> int:
+        """How many instructions this vCPU has executed since it was made."""
+        return self._open().retired
+
+    def kick(self) -> None:
+        """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
+        self.processor.kick()
+
+    def exit_counts(self) -> dict[ExitReason, int]:
+        """How often this vCPU came back, by reason, since it was made; zero counts left out."""
+        return self.log.by_reason()
+
+    def _open(self) -> Processor:
+        if self._closed:
+            raise ClosedError(f"vCPU {self.index} is closed")
+        return self.processor
+
+    def close(self) -> None:
+        """Give everything back. Harmless when repeated."""
+        self._closed = True
