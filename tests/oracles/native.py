@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .cases import RF, Case, Outcome, Stop, Unsupported, differences, prefixes
+from .cases import PAGE, RF, Case, Outcome, Stop, Unsupported, differences, prefixes
 from .exam import disassembly
 from .forms import words
 from .on_engine import EngineOracle
@@ -31,6 +31,11 @@ HOST_STATE = {
 EMULATOR_LIES = {
     **dict.fromkeys(words("LZCNT TZCNT"), "executed as BSR and BSF"),
     **dict.fromkeys(words("MOVBE POPCNT"), "not there"),
+    **dict.fromkeys(words("ENTER"), "pushes a full word whatever the operand size"),
+    **dict.fromkeys(words("IRET IRETD IRETQ"), "not there in protected mode"),
+    **dict.fromkeys(words("SLDT STR SMSW"), "writes 64 bits with REX.W where memory gets 16"),
+    **dict.fromkeys(words("LTR LLDT"), "faults without the selector in the error code"),
+    **dict.fromkeys(words("RESERVEDNOP"), "some are decoded without their ModRM byte"),
     **dict.fromkeys(words("AAM AAD"), "SF is taken from AX instead of AL"),
     **dict.fromkeys(
         words("CPUID RDTSC RDTSCP RDMSR WRMSR RDPMC RDRAND RDSEED RDPID"), "its answer is a property of the host"
@@ -39,6 +44,8 @@ EMULATOR_LIES = {
 }
 """Mnemonics that the kernel's instruction emulator gets wrong on its own, and how."""
 
+CONTROL = re.compile(r"_[CD]R_|_[CD]R$|_[CD]R in ")
+CMPXCHG_32 = "CMPXCHG_RM32"
 REGISTER_LOADS = re.compile(r"SREG|P[DWQ]_[CDESFG]S")
 
 
@@ -61,16 +68,36 @@ class Trusted:
             raise Unsupported(f"{who}: {case.mnemonic}: {self.known[case.mnemonic]}")
         if self.user and REGISTER_LOADS.search(case.note):
             raise Unsupported(f"{who}: segment registers hold the host's selectors")
-        if not self.user and 0xF0 in prefixes(case.code) and "(bad)" in disassembly(case, self.world.bits):
-            raise Unsupported(f"{who}: accepts LOCK where it must not")
-        if not self.user and case.note.startswith("PUSHD_") and REGISTER_LOADS.search(case.note):
-            raise Unsupported(f"{who}: writes 16 of 32 bits, as the manual allows (PUSH, Description)")
+        if not self.user:
+            self._refuse_to_emulate(case)
         outcome = self.oracle.ask(case)
-        if self.world.name == "protected16" and outcome.stop is Stop.FAULT:
-            raise Unsupported(f"{who}: delivers exceptions to the wrong place where SS has a base")
+        if not self.user and outcome.stop is Stop.FAULT:
+            self._check_fault(case, outcome)
         if self._contradicted(case, outcome):
             raise Unsupported(f"{who}: KVM answers otherwise than a process on the same CPU")
         return outcome
+
+    def _refuse_to_emulate(self, case: Case) -> None:
+        who = "KVM's emulator"
+        if 0xF0 in prefixes(case.code) and "(bad)" in disassembly(case, self.world.bits):
+            raise Unsupported(f"{who}: accepts LOCK where it must not")
+        if case.note.startswith("PUSHD_") and REGISTER_LOADS.search(case.note):
+            raise Unsupported(f"{who}: writes 16 of 32 bits, as the manual allows (PUSH, Description)")
+        if CONTROL.search(case.note):
+            raise Unsupported(f"{who}: control registers are what the host allows")
+        if case.note.startswith(CMPXCHG_32) and self.world.bits == 64:
+            raise Unsupported(f"{who}: clears the upper half of a register that CMPXCHG leaves alone")
+
+    def _check_fault(self, case: Case, outcome: Outcome) -> None:
+        who = "KVM's emulator"
+        if self.world.name == "protected16":
+            raise Unsupported(f"{who}: delivers exceptions to the wrong place where SS has a base")
+        if self.world.name == "real" and case.registers.get("rsp", 0) >> 16:
+            raise Unsupported(f"{who}: clears the upper half of ESP when it delivers an exception in real mode")
+        if outcome.vector == 14 and (outcome.cr2 or 0) % PAGE == 0:
+            raise Unsupported(f"{who}: writes the first half of a store whose second half faults")
+        if self.world.long_mode and (outcome.cr2 or 0) >> 12 in ((1 << 35) - 1, 1 << 35):
+            raise Unsupported(f"{who}: does not see that an access crosses the end of canonical addresses")
 
     def _contradicted(self, case: Case, outcome: Outcome) -> bool:
         if self.witness is None or case.mnemonic in UNSUITED:
