@@ -12,7 +12,7 @@ from belljar.x86.state import GENERAL_REGISTERS
 from .cases import STATUS, Case
 from .flags import undefined_flags
 from .forms import Form
-from .worlds import CODE, CODE_SIZE, DATA, DATA_SIZE, READ_ONLY, STACK, STACK_SIZE, World
+from .worlds import CODE, CODE_SIZE, DATA, DATA_SIZE, ODD_DESCRIPTORS, READ_ONLY, STACK, STACK_SIZE, World
 
 K = OpCodeOperandKind
 R8_LEGACY = [Register.AL, Register.CL, Register.DL, Register.BL, Register.AH, Register.CH, Register.DH, Register.BH]
@@ -47,6 +47,8 @@ CORNERS = (0, 1, 2, 3, 7, 8, 0xF, 0x10, 0x11, 0x1F, 0x20, 0x21, 0x3F, 0x40, 0x41
            0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000,
            0xFFFFFFFFFFFFFFFF, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA, 0xFFFFFFFFFFFFFF80, 0xFFFFFFFF80000000)  # fmt: skip
 MASK64 = (1 << 64) - 1
+LAR_UNDEFINED = 0xF0000
+"""The limit's bits of what LAR loads (SDM 2A LAR: "ANDed with 00FxFF00H", x undefined)."""
 CANONICAL_END = 1 << 47
 
 
@@ -104,12 +106,14 @@ class Generator:
         size = self._operand_size(form)
         if form.mnemonic in ("SHLD", "SHRD") and size == 16 and (count & 31) > 16:
             raise CannotEncode("the result is undefined")
-        undefined = ""
+        undefined, undefined_bits = "", MASK64
         if form.mnemonic in ("BSF", "BSR"):
             undefined = self._register_name(draft.instruction.op0_register)
+        elif form.mnemonic == "LAR":
+            undefined, undefined_bits = self._register_name(draft.instruction.op0_register), LAR_UNDEFINED
         return Case(
             code, draft.registers, rflags, draft.memory, form.mnemonic, f"{form.name} in {self.world.name}", offset,
-            undefined_flags(form, size, count), undefined,
+            undefined_flags(form, size, count), undefined, undefined_bits,
         )  # fmt: skip
 
     def _registers(self) -> dict[str, int]:
@@ -425,6 +429,8 @@ class Generator:
             )
         elif name in ("CALL_FAR", "JMP_FAR", "LDS", "LES", "LFS", "LGS", "LSS"):
             self._far_pointer(form, draft)
+        elif name in ("LAR", "LSL", "VERR", "VERW"):
+            self._looked_at(draft)
         elif name == "MOV" and "SREG" in form.name and instruction.op0_kind == OpKind.REGISTER:
             self._selector(draft)
         elif name == "POP" and form.operand_kinds[0] in FIXED:
@@ -496,6 +502,8 @@ class Generator:
         if self.world.name == "real":
             return rng.choice((0x1000, 0x2000, 0x2100, 0x3000, 0x2ABC))
         usable = [getattr(special, name).selector for name in ("ds", "es", "fs", "gs", "ss")]
+        if rng.random() < 0.4:
+            return rng.choice(tuple(ODD_DESCRIPTORS)) | rng.choice((0, 0, 0, 3, 1))
         return rng.choice((*usable, 0, 3, special.cs.selector, 0x48, 0xFFF8, 4, special.tr.selector, usable[0] ^ 3))
 
     def _selector(self, draft: Draft) -> None:
@@ -506,6 +514,16 @@ class Generator:
             draft.registers[name] = draft.registers[name] & ~0xFFFF | self._any_selector()
         elif instruction.op1_kind == OpKind.MEMORY:
             self._patch(draft, self._any_selector().to_bytes(2, "little"))
+
+    def _looked_at(self, draft: Draft) -> None:
+        """LAR, LSL, VERR, VERW: a selector to ask about, in the last operand."""
+        instruction = draft.instruction
+        last = instruction.op_count - 1
+        if instruction.op_kind(last) == OpKind.MEMORY:
+            self._patch(draft, self._any_selector().to_bytes(2, "little"))
+            return
+        name = self._register_name(instruction.op_register(last))
+        draft.registers[name] = draft.registers[name] & ~0xFFFF | self._any_selector()
 
     def _far_pointer(self, form: Form, draft: Draft) -> None:
         """An offset and a selector in memory."""

@@ -32,7 +32,7 @@ from unicorn import (
 )
 from unicorn import x86_const as x86
 
-from belljar.x86.state import GENERAL_REGISTERS
+from belljar.x86.state import GENERAL_REGISTERS, SEGMENT_REGISTERS
 
 from .cases import PAGE, Case, Outcome, Stop, Unsupported, prefixes
 from .forms import words
@@ -44,8 +44,8 @@ from .worlds import (
     DATA_SIZE,
     FILLER,
     FLAT,
+    GDT,
     READ_ONLY,
-    SPREAD,
     STACK,
     STACK_SIZE,
     World,
@@ -59,18 +59,19 @@ PAGE_FAULTS = (
     UC_ERR_READ_UNMAPPED, UC_ERR_WRITE_UNMAPPED, UC_ERR_FETCH_UNMAPPED, UC_ERR_READ_PROT, UC_ERR_WRITE_PROT, UC_ERR_FETCH_PROT,
 )  # fmt: skip
 MODES = {16: UC_MODE_16, 32: UC_MODE_32, 64: UC_MODE_64}
-SYSTEM = words(
-    "CALL_FAR JMP_FAR RETF IRET IRETD IRETQ LDS LES LFS LGS LSS LLDT LTR LGDT LIDT "
-    "SYSEXIT SYSEXITQ SYSRET SYSRETQ SYSCALL SYSENTER"
-)
+FAR = words("CALL_FAR JMP_FAR RETF IRET IRETD LDS LES LFS LGS LSS LAR LSL VERR VERW")
+SYSTEM = words("IRETQ LLDT LTR LGDT LIDT SYSEXIT SYSEXITQ SYSRET SYSRETQ SYSCALL SYSENTER")
 RANDOM = words(
     "RDTSC RDTSCP RDRAND RDSEED CPUID RDPMC RDPID RDMSR WRMSR SGDT SIDT SLDT STR SMSW LMSW CLTS INVLPG INVPCID"
 )
+NEEDS_TABLES = "needs descriptor tables"
+SEGMENT_FORM = re.compile(r"SREG|(POP|PUSH)[DWQ]_[CDESFG]S")
 CANNOT = {
-    **dict.fromkeys(SYSTEM, "needs descriptor tables"),
+    **dict.fromkeys(SYSTEM, "needs more of a system"),
+    **dict.fromkeys(FAR, NEEDS_TABLES),
     **dict.fromkeys(RANDOM, "its answer is a property of the CPU model"),
     **dict.fromkeys(words("INT INT1 INT3 INTO BOUND"), "delivers no interrupts"),
-    **dict.fromkeys(words("STI CLI HLT SWAPGS WBINVD INVD WRPKRU RDPKRU CLAC STAC LAR LSL VERR VERW"), "system state"),
+    **dict.fromkeys(words("STI CLI HLT SWAPGS WBINVD INVD WRPKRU RDPKRU CLAC STAC"), "system state"),
     **dict.fromkeys(words("ADCX ADOX CLFLUSHOPT CLWB RESERVEDNOP UD0 UD1"), "its CPU models do not have it"),
     "BLSI": "sets CF the wrong way round",
     "BEXTR": "loses a bit of lengths beyond the operand",
@@ -90,6 +91,7 @@ class UnicornOracle:
         if world_name not in ("real", "protected", "long", "long-user"):
             raise Unsupported(f"unicorn: no {world_name}")
         self.world: World = world(world_name)
+        self.tables = world_name == "protected"
         self.log: list[tuple[object, ...]] = []
         self.vector: int | None = None
         self._start()
@@ -105,6 +107,8 @@ class UnicornOracle:
         else:
             uc.mem_map(0, len(self.world.memory), UC_PROT_ALL)
             uc.mem_write(0, self.world.memory)
+        if self.tables:
+            uc.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, self.world.state.special.gdt.limit, 0))
         uc.hook_add(UC_HOOK_INTR, self._on_interrupt)
         uc.hook_add(UC_HOOK_INSN, self._on_in, None, 1, 0, x86.UC_X86_INS_IN)
         uc.hook_add(UC_HOOK_INSN, self._on_out, None, 1, 0, x86.UC_X86_INS_OUT)
@@ -162,27 +166,31 @@ class UnicornOracle:
             if new != old:
                 pages = range(0, size, PAGE)
                 memory.update({begin + p: new[p : p + PAGE] for p in pages if new[p : p + PAGE] != old[p : p + PAGE]})
-        return Outcome(stop, tuple(values), rip, rflags, vector, None, None, (), (), memory, tuple(self.log))
+        selectors: tuple[int, ...] = ()
+        if self.tables or self.world.bits == 16:
+            selectors = tuple(
+                self.uc.reg_read(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in SEGMENT_REGISTERS
+            )
+        return Outcome(stop, tuple(values), rip, rflags, vector, None, None, selectors, (), memory, tuple(self.log))
 
     def _refuse(self, case: Case) -> None:
         """Raise Unsupported for what is known to be wrong or fatal in Unicorn 2.1."""
         found = prefixes(case.code)
-        if case.mnemonic in CANNOT:
-            raise Unsupported(f"unicorn: {case.mnemonic}: {CANNOT[case.mnemonic]}")
+        reason = CANNOT.get(case.mnemonic)
+        if reason is not None and not (reason is NEEDS_TABLES and self.tables):
+            raise Unsupported(f"unicorn: {case.mnemonic}: {reason}")
         if 0xF0 in found and Decoder(self.world.bits, case.code).decode().is_invalid:
             raise Unsupported("unicorn: LOCK where it is not allowed aborts the process or is ignored")
         if 0xF0 in found and case.mnemonic == "NEG":
             raise Unsupported("unicorn: LOCK NEG gets flags wrong")
-        if self.world.name == "protected" and {0x64, 0x65} & found:
-            raise Unsupported("unicorn: FS and GS have no base without a descriptor table")
-        if "SREG" in case.note or "_FS" in case.note or "_GS" in case.note or re.search(r"P[DW]_[CDES]S", case.note):
+        if not self.tables and SEGMENT_FORM.search(case.note):
             raise Unsupported("unicorn: segment registers need a descriptor table")
+        if case.note.startswith("PUSHD_") and SEGMENT_FORM.search(case.note):
+            raise Unsupported("unicorn: writes 32 bits, other CPUs 16, as the manual allows (PUSH, Description)")
         if self.world.bits == 64 and case.mnemonic in ("SHLD", "SHRD", "RORX") and "IMM8" in case.note:
             raise Unsupported("unicorn: forgets the immediate in the RIP-relative address of SHLD, SHRD and RORX")
         if self.world.bits == 16 and case.mnemonic in ("MOVBE", "POPCNT"):
             raise Unsupported("unicorn: takes MOVBE and POPCNT of 16 bits for 32 in 16-bit code")
-        if re.match(r"PUSH[DWQ]_[CDESFG]S", case.note):
-            raise Unsupported("unicorn: segment registers need a descriptor table")
         if "_F7R1" in case.note or "_F6R1" in case.note:
             raise Unsupported("unicorn: does not know the second encoding of TEST")
         if "_CR" in case.note or "_DR" in case.note:
@@ -210,12 +218,13 @@ class UnicornOracle:
         for name, register in zip(GENERAL_REGISTERS, self.general, strict=False):
             self.uc.reg_write(register, case.registers.get(name, getattr(self.world.state.registers, name)))
         self.uc.reg_write(x86.UC_X86_REG_EFLAGS, case.rflags)
-        if self.world.bits != 16:
+        special = self.world.state.special
+        if self.world.bits == 64:
             self.uc.reg_write(x86.UC_X86_REG_FS_BASE, FLAT["fs"])
             self.uc.reg_write(x86.UC_X86_REG_GS_BASE, FLAT["gs"])
-        if self.world.bits == 16:
-            for name, base in SPREAD.items():
-                self.uc.reg_write(getattr(x86, f"UC_X86_REG_{name.upper()}"), base >> 4)
+        elif self.tables or self.world.bits == 16:
+            for name in ("ds", "es", "fs", "gs", "ss", "cs"):
+                self.uc.reg_write(getattr(x86, f"UC_X86_REG_{name.upper()}"), getattr(special, name).selector)
         return before
 
     def _vector_of(self, error: UcError) -> int | None:

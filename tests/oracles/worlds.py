@@ -29,6 +29,26 @@ FLAT_SIZE, REAL_SIZE = 0x20000, 0x40000
 KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA = 0x08, 0x10, 0x18, 0x20
 FS_DATA, GS_DATA, ES_DATA, TSS_SELECTOR = 0x28, 0x30, 0x38, 0xF0
 
+ODD_DESCRIPTORS = {
+    0x48: 0x00CF13000000FFFF,  # data, not present
+    0x50: 0x00CF91000000FFFF,  # data, read-only
+    0x58: 0x00409700000007FF,  # data, expand-down, valid above 0x7FF
+    0x60: 0x00CF99000000FFFF,  # code, execute-only
+    0x68: 0x00CF9F000000FFFF,  # code, conforming
+    0x70: 0x0000820018000067,  # LDT
+    0x78: 0x0000890018000067,  # 32-bit TSS, available
+    0x80: 0x00008B0018000067,  # 32-bit TSS, busy
+    0x88: 0x00008C0000188200,  # 32-bit call gate to USER_CODE:0x8200
+    0x90: 0x000093000000FFFF,  # data, 16-bit, 64 KiB
+    0x98: 0x00CFF3000000FFFF,  # data, DPL 3
+    0xA0: 0x00CFFB000000FFFF,  # code, DPL 3
+    0xA8: 0x0000800000000000,  # system, reserved type
+    0xB0: 0x0000840000188100,  # 16-bit call gate to USER_CODE:0x8100
+    0xB8: 0x0000850000780000,  # task gate to the available TSS
+    0xC0: 0x00009B000000FFFF,  # code, 16-bit, 64 KiB
+}
+"""Descriptors that no case starts with, to load, to look at and to be refused."""
+
 CR0_PE, CR0_ET, CR0_NE, CR0_WP, CR0_AM, CR0_PG = 1, 1 << 4, 1 << 5, 1 << 16, 1 << 18, 1 << 31
 CR4_PAE, CR4_FSGSBASE = 1 << 5, 1 << 16
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1, 1 << 8, 1 << 10, 1 << 11
@@ -158,6 +178,8 @@ def _protected_world(name: str, bits: int, cpl: int, *, long_mode: bool, bases: 
     for segment in (*kernel, *segments.values()):
         at = segment.selector & ~7
         gdt[at : at + 8] = _descriptor(segment)
+    for selector, raw in ODD_DESCRIPTORS.items():
+        gdt[selector : selector + 8] = struct.pack("<Q", raw)
     special = _special(segments, long_mode, protected=True)
     gdt[TSS_SELECTOR : TSS_SELECTOR + 8] = _descriptor(special.tr)
     gdt[TSS_SELECTOR + 8 : TSS_SELECTOR + 16] = bytes(8)
