@@ -110,7 +110,7 @@ def assemble(folder: Path) -> Path:
         "@cython.cfunc\n@cython.nogil\n@cython.exceptval(check=False)\n"
         "def fill_handler_tables() -> cython.void:\n"
         + "\n".join(filled)
-        + "\n\n\nfill_handler_tables()\nfill_opcodes()\n"
+        + "\n\n\nfill_handler_tables()\nfill_opcodes()\ncheck_tables()\n"
     )
     target = folder / "_core.py"
     unit = "\n\n".join(parts)

@@ -476,12 +476,14 @@ def find_block(cpu: cython.pointer(Cpu)) -> cython.int:
         return status
     hpa = cpu.fill_hpa
     block = cpu.host.hash[block_hash(hpa, mode)]
-    while block != cython.NULL and (block.hpa != hpa or block.mode != mode or block.bytes > limit):
+    while block != cython.NULL and (
+        block.hpa != hpa or block.mode != mode or block.bytes > limit or not same_second_page(cpu, block, gva)
+    ):
         block = block.hash_next
     if block != cython.NULL and not same_bytes(cpu.host, block):
         kill_block(cpu.host, block)
         block = cython.NULL
-    if block == cython.NULL or not same_second_page(cpu, block, gva):
+    if block == cython.NULL:
         cpu.fill_host = host_pointer(cpu.host, hpa)
         status = new_block(cpu, gva, hpa, limit)
         if status != NEXT:

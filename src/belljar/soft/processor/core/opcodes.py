@@ -448,3 +448,8 @@ def fill_opcodes() -> cython.void:
     fill_system_groups()
     fill_extensions()
 
+
+def check_tables():
+    """Raise ImportError if a table has outgrown its room: found when the module is built, never by a guest."""
+    if operation_count > 255 or quads_used > 1024 or group_pool_used > 1024:
+        raise ImportError("the processor's opcode tables are too small")
