@@ -1,4 +1,4 @@
-"""A vCPU's dirty ring: the pages it wrote, in the order it wrote them (api.rst 8.29, KVM_CAP_DIRTY_LOG_RING)."""
+"""A vCPU's dirty ring: the pages it wrote, in the order it wrote them (KVM_CAP_DIRTY_LOG_RING, api.rst section 8)."""
 
 from __future__ import annotations
 

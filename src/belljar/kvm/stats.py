@@ -1,4 +1,4 @@
-"""Binary statistics: what KVM has counted about a VM or a vCPU (KVM_GET_STATS_FD, api.rst 4.134)."""
+"""Binary statistics: what KVM has counted about a VM or a vCPU (KVM_GET_STATS_FD, api.rst 4.133)."""
 
 from __future__ import annotations
 

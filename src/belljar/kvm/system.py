@@ -141,7 +141,7 @@ class Kvm(Capable):
     # -- attributes ----------------------------------------------------------------------------------------------
 
     def has_attribute(self, group: int, attribute: int) -> bool:
-        """Whether the system has an attribute (KVM_HAS_DEVICE_ATTR, api.rst 4.80, KVM_CAP_SYS_ATTRIBUTES)."""
+        """Whether the system has an attribute (KVM_HAS_DEVICE_ATTR, api.rst 4.81, KVM_CAP_SYS_ATTRIBUTES)."""
         return self.attempt(ioctls.KVM_HAS_DEVICE_ATTR, kvm_device_attr(group=group, attr=attribute)) == 0
 
     def get_attribute(self, group: int, attribute: int) -> int:

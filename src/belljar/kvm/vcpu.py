@@ -68,7 +68,7 @@ class Vcpu(VcpuState, VcpuEvents):
         return page.exit_reason
 
     def statistics(self) -> Statistics:
-        """The vCPU's binary statistics (KVM_GET_STATS_FD, api.rst 4.134)."""
+        """The vCPU's binary statistics (KVM_GET_STATS_FD, api.rst 4.133)."""
         return Statistics(self.call(ioctls.KVM_GET_STATS_FD, needs=caps.KVM_CAP_BINARY_STATS_FD))
 
     def coalesced_writes(self) -> list[kvm_coalesced_mmio]:
@@ -84,7 +84,7 @@ class Vcpu(VcpuState, VcpuEvents):
         return taken
 
     def dirty_ring(self, entries: int) -> DirtyRing:
-        """This vCPU's dirty ring, of as many entries as were given to `Vm.enable_dirty_rings` (api.rst 8.29)."""
+        """This vCPU's dirty ring, of as many entries as were given to `Vm.enable_dirty_rings` (KVM_CAP_DIRTY_LOG_RING)."""
         return DirtyRing(self.fd, entries)
 
     def close(self) -> None:

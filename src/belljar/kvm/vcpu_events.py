@@ -53,7 +53,7 @@ class VcpuEvents(Attributes, Capable):
         self.call(ioctls.KVM_NMI, needs=caps.KVM_CAP_USER_NMI)
 
     def smi(self) -> None:
-        """Queue a system-management interrupt (KVM_SMI, api.rst 4.103)."""
+        """Queue a system-management interrupt (KVM_SMI, api.rst 4.96)."""
         self.call(ioctls.KVM_SMI, needs=caps.KVM_CAP_X86_SMM)
 
     def get_mp_state(self) -> int:
@@ -114,7 +114,7 @@ class VcpuEvents(Attributes, Capable):
         self.set_attribute(KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, (offset % 2**64).to_bytes(8, "little"))
 
     def pause_clock(self) -> None:
-        """Tell the guest's soft-lockup watchdog that the host stopped it (KVM_KVMCLOCK_CTRL, api.rst 4.73).
+        """Tell the guest's soft-lockup watchdog that the host stopped it (KVM_KVMCLOCK_CTRL, api.rst 4.70).
 
         EINVAL if the guest does not use the paravirtual clock.
         """

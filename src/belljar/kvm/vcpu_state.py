@@ -73,7 +73,7 @@ class VcpuState(Capable):
         self.call(ioctls.KVM_SET_SREGS2, sregs, needs=caps.KVM_CAP_SREGS2)
 
     def get_debugregs(self) -> kvm_debugregs:
-        """The guest's own debug registers (api.rst 4.34)."""
+        """The guest's own debug registers (api.rst 4.33)."""
         regs = kvm_debugregs()
         self.call(ioctls.KVM_GET_DEBUGREGS, regs, needs=caps.KVM_CAP_DEBUGREGS)
         return regs
@@ -85,7 +85,7 @@ class VcpuState(Capable):
     # -- floating point and extended state ---------------------------------------------------------------------------
 
     def get_fpu(self) -> kvm_fpu:
-        """x87 and SSE state (api.rst 4.41)."""
+        """x87 and SSE state (api.rst 4.22)."""
         fpu = kvm_fpu()
         self.call(ioctls.KVM_GET_FPU, fpu)
         return fpu
@@ -97,7 +97,7 @@ class VcpuState(Capable):
     def get_xsave(self) -> kvm_xsave:
         """The whole extended state as one XSAVE area in standard format, as long as this guest's features need.
 
-        KVM_GET_XSAVE2 where the kernel has it, else KVM_GET_XSAVE (api.rst 4.42, 4.135).
+        KVM_GET_XSAVE2 where the kernel has it, else KVM_GET_XSAVE (api.rst 4.42, 4.134).
         """
         size = self.check(caps.KVM_CAP_XSAVE2)
         if size > kvm_xsave.size:
@@ -128,7 +128,7 @@ class VcpuState(Capable):
     # -- CPUID -------------------------------------------------------------------------------------------------------
 
     def get_cpuid(self) -> list[kvm_cpuid_entry2]:
-        """What the guest's CPUID says (KVM_GET_CPUID2, api.rst 4.21)."""
+        """What the guest's CPUID says (KVM_GET_CPUID2)."""
         table = kvm_cpuid2.with_tail(ENOUGH_CPUID_ENTRIES * kvm_cpuid_entry2.size, nent=ENOUGH_CPUID_ENTRIES)
         self.call(ioctls.KVM_GET_CPUID2, table)
         return [table.entries[number] for number in range(table.nent)]
@@ -139,7 +139,7 @@ class VcpuState(Capable):
         self.call(ioctls.KVM_SET_CPUID2, kvm_cpuid2.with_tail(tail, nent=len(entries)), needs=caps.KVM_CAP_EXT_CPUID)
 
     def enforce_paravirtual_cpuid(self) -> None:
-        """Refuse paravirtual features that the guest's CPUID does not have (KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 8.26)."""
+        """Refuse paravirtual features that the guest's CPUID does not have (KVM_CAP_ENFORCE_PV_FEATURE_CPUID)."""
         self.enable(caps.KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1)
 
     def supported_hyperv_cpuid(self) -> list[kvm_cpuid_entry2]:

@@ -38,7 +38,7 @@ class Vm(VmMemory, VmInterrupts, Attributes):
         return Vcpu(self, index, self.call(ioctls.KVM_CREATE_VCPU, index), self.kvm.vcpu_mmap_size, batcher)
 
     def set_boot_cpu(self, index: int) -> None:
-        """Which vCPU is the bootstrap processor; before any is made (KVM_SET_BOOT_CPU_ID, api.rst 4.40)."""
+        """Which vCPU is the bootstrap processor; before any is made (KVM_SET_BOOT_CPU_ID, api.rst 4.41)."""
         self.call(ioctls.KVM_SET_BOOT_CPU_ID, index, needs=caps.KVM_CAP_SET_BOOT_CPU_ID)
 
     def create_device(self, kind: int, *, test: bool = False) -> Device | None:
@@ -48,7 +48,7 @@ class Vm(VmMemory, VmInterrupts, Attributes):
         return None if test else Device(self, request.fd)
 
     def statistics(self) -> Statistics:
-        """The VM's binary statistics (KVM_GET_STATS_FD, api.rst 4.134)."""
+        """The VM's binary statistics (KVM_GET_STATS_FD, api.rst 4.133)."""
         return Statistics(self.call(ioctls.KVM_GET_STATS_FD, needs=caps.KVM_CAP_BINARY_STATS_FD))
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ class Vm(VmMemory, VmInterrupts, Attributes):
     # -- what leaves to user space ---------------------------------------------------------------------------------
 
     def exit_on_msr(self, reasons: int) -> None:
-        """Which failed MSR accesses leave with an exit instead of #GP: KVM_MSR_EXIT_REASON_* bits (api.rst 7.21)."""
+        """Which failed MSR accesses leave with an exit instead of #GP: KVM_MSR_EXIT_REASON_* (KVM_CAP_X86_USER_SPACE_MSR)."""
         self.enable(caps.KVM_CAP_X86_USER_SPACE_MSR, reasons)
 
     def set_msr_filter(self, filter: MsrFilter) -> None:
@@ -82,27 +82,27 @@ class Vm(VmMemory, VmInterrupts, Attributes):
         self.call(ioctls.KVM_X86_SET_MSR_FILTER, filter.structure, needs=caps.KVM_CAP_X86_MSR_FILTER)
 
     def exit_on_hypercalls(self, numbers: Sequence[int]) -> None:
-        """Which KVM hypercalls leave with an exit (KVM_CAP_EXIT_HYPERCALL, api.rst 8.33); KVM_HC_MAP_GPA_RANGE (12) can."""
+        """Which KVM hypercalls leave with an exit (KVM_CAP_EXIT_HYPERCALL, api.rst section 8); KVM_HC_MAP_GPA_RANGE (12) can."""
         self.enable(caps.KVM_CAP_EXIT_HYPERCALL, sum(1 << number for number in set(numbers)))
 
     def exit_on_emulation_failure(self, enabled: bool = True) -> None:
-        """Whether every failed emulation leaves with an internal error and the instruction's bytes (api.rst 7.28)."""
+        """Whether every failed emulation leaves with an internal error and the instruction's bytes (api.rst section 7)."""
         self.enable(caps.KVM_CAP_EXIT_ON_EMULATION_FAILURE, int(enabled))
 
     def exit_on_bus_locks(self, mode: int) -> None:
-        """KVM_BUS_LOCK_DETECTION_OFF or _EXIT (api.rst 7.25)."""
+        """KVM_BUS_LOCK_DETECTION_OFF or _EXIT (api.rst section 7)."""
         self.enable(caps.KVM_CAP_X86_BUS_LOCK_EXIT, mode)
 
     def notify_window(self, cycles: int, flags: int) -> None:
-        """Leave when the guest opens no event window for `cycles`; KVM_X86_NOTIFY_VMEXIT_* flags (api.rst 7.30)."""
+        """Leave when the guest opens no event window for `cycles`; KVM_X86_NOTIFY_VMEXIT_* flags (api.rst section 7)."""
         self.enable(caps.KVM_CAP_X86_NOTIFY_VMEXIT, cycles << 32 | flags)
 
     def disable_exits(self, kinds: int) -> None:
-        """Let the guest do MWAIT, HLT, PAUSE or C-states itself: KVM_X86_DISABLE_EXITS_* (api.rst 7.13)."""
+        """Let the guest do MWAIT, HLT, PAUSE or C-states itself: KVM_X86_DISABLE_EXITS_* (api.rst section 7)."""
         self.enable(caps.KVM_CAP_X86_DISABLE_EXITS, kinds)
 
     def disable_quirks(self, quirks: int) -> None:
-        """Turn off KVM_X86_QUIRK_* behaviours (KVM_CAP_DISABLE_QUIRKS2, api.rst 7.32)."""
+        """Turn off KVM_X86_QUIRK_* behaviours (KVM_CAP_DISABLE_QUIRKS2, api.rst section 7)."""
         self.enable(caps.KVM_CAP_DISABLE_QUIRKS2, quirks)
 
     def set_pmu_event_filter(
@@ -119,7 +119,7 @@ class Vm(VmMemory, VmInterrupts, Attributes):
         self.call(ioctls.KVM_SET_PMU_EVENT_FILTER, table, needs=caps.KVM_CAP_PMU_EVENT_FILTER)
 
     def disable_pmu(self) -> None:
-        """Give vCPUs made from now on no performance monitoring unit (KVM_CAP_PMU_CAPABILITY, api.rst 8.35)."""
+        """Give vCPUs made from now on no performance monitoring unit (KVM_CAP_PMU_CAPABILITY, api.rst section 8)."""
         self.enable(caps.KVM_CAP_PMU_CAPABILITY, 1)
 
     # -- addresses that Intel processors without unrestricted guests need ------------------------------------------------
@@ -129,7 +129,7 @@ class Vm(VmMemory, VmInterrupts, Attributes):
         self.call(ioctls.KVM_SET_TSS_ADDR, gpa, needs=caps.KVM_CAP_SET_TSS_ADDR)
 
     def set_identity_map_address(self, gpa: int) -> None:
-        """A page, below 4 GiB, for an identity map of KVM's own; before any vCPU is made (api.rst 4.39)."""
+        """A page, below 4 GiB, for an identity map of KVM's own; before any vCPU is made (api.rst 4.40)."""
         self.call(
             ioctls.KVM_SET_IDENTITY_MAP_ADDR,
             bytearray(gpa.to_bytes(8, "little")),

@@ -77,11 +77,11 @@ class VmInterrupts(Capable):
         self.call(ioctls.KVM_CREATE_IRQCHIP, needs=caps.KVM_CAP_IRQCHIP)
 
     def split_irqchip(self, pins: int = 24) -> None:
-        """Only the local APICs in the kernel, `pins` routes kept for an IOAPIC elsewhere (api.rst 7.5)."""
+        """Only the local APICs in the kernel, `pins` routes kept for an IOAPIC elsewhere (KVM_CAP_SPLIT_IRQCHIP)."""
         self.enable(caps.KVM_CAP_SPLIT_IRQCHIP, pins)
 
     def use_x2apic_ids(self, flags: int) -> None:
-        """KVM_X2APIC_API_* flags: 32-bit APIC ids in routes and states (api.rst 7.7)."""
+        """KVM_X2APIC_API_* flags: 32-bit APIC ids in routes and states (KVM_CAP_X2APIC_API, api.rst section 7)."""
         self.enable(caps.KVM_CAP_X2APIC_API, flags)
 
     def get_irqchip(self, chip: int) -> kvm_irqchip:
@@ -132,7 +132,7 @@ class VmInterrupts(Capable):
         self.call(ioctls.KVM_SET_GSI_ROUTING, table, needs=caps.KVM_CAP_IRQ_ROUTING)
 
     def signal_msi(self, address: int, data: int, *, device: int | None = None) -> int:
-        """Deliver a message-signalled interrupt (KVM_SIGNAL_MSI, api.rst 4.70): more than 0 delivered, 0 blocked by the guest."""
+        """Deliver a message-signalled interrupt (KVM_SIGNAL_MSI, api.rst 4.71): more than 0 delivered, 0 blocked by the guest."""
         request = kvm_msi(address_lo=address & 0xFFFF_FFFF, address_hi=address >> 32, data=data)
         if device is not None:
             request.flags, request.devid = 1, device  # KVM_MSI_VALID_DEVID

@@ -1,4 +1,4 @@
-"""A VM's guest-physical memory: slots, dirty pages, private memory (api.rst 4.8, 4.35, 4.117, 4.140 to 4.142, 8.29)."""
+"""A VM's guest-physical memory: slots, dirty pages, private memory (api.rst 4.8, 4.35, 4.117, 4.140 to 4.142)."""
 
 from __future__ import annotations
 
@@ -84,17 +84,17 @@ class VmMemory(Capable):
         self.call(ioctls.KVM_SET_MEMORY_ATTRIBUTES, request, needs=caps.KVM_CAP_MEMORY_ATTRIBUTES)
 
     def get_mmu_pages(self) -> int:
-        """How many pages KVM may use for shadow page tables (api.rst 4.45); the call is gone since Linux 6.3."""
+        """How many pages KVM may use for shadow page tables; the call is gone since Linux 6.3."""
         return self.call(ioctls.KVM_GET_NR_MMU_PAGES, needs=caps.KVM_CAP_MMU_SHADOW_CACHE_CONTROL)
 
     def set_mmu_pages(self, count: int) -> None:
-        """Limit the pages for shadow page tables; at least 64 (KVM_SET_NR_MMU_PAGES, api.rst 4.44)."""
+        """Limit the pages for shadow page tables; at least 64 (KVM_SET_NR_MMU_PAGES)."""
         self.call(ioctls.KVM_SET_NR_MMU_PAGES, count, needs=caps.KVM_CAP_MMU_SHADOW_CACHE_CONTROL)
 
     # -- dirty pages ---------------------------------------------------------------------------------------------
 
     def protect_dirty_log_manually(self, *, initially_set: bool = False) -> None:
-        """From now on `get_dirty_log` leaves pages dirty until `clear_dirty_log` (api.rst 7.17).
+        """From now on `get_dirty_log` leaves pages dirty until `clear_dirty_log` (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).
 
         `initially_set`: a log starts with every page dirty, so that write protection is paid for page by page.
         """
@@ -126,7 +126,7 @@ class VmMemory(Capable):
         self.call(ioctls.KVM_CLEAR_DIRTY_LOG, request, needs=caps.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
 
     def enable_dirty_rings(self, entries: int) -> None:
-        """Report dirty pages in a ring for each vCPU instead of bitmaps; before any vCPU is made (api.rst 8.29).
+        """Report dirty pages in a ring for each vCPU instead of bitmaps; before any vCPU is made (KVM_CAP_DIRTY_LOG_RING).
 
         `entries` is a power of two. With KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP the two may be used together.
         """

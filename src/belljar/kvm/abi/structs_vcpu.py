@@ -105,7 +105,7 @@ class kvm_sregs2(Structure):
 
 
 class kvm_fpu(Structure):
-    """KVM_GET_FPU, KVM_SET_FPU (api.rst 4.41); `fpr` is eight times 16 bytes, `xmm` sixteen times 16."""
+    """KVM_GET_FPU, KVM_SET_FPU (api.rst 4.22); `fpr` is eight times 16 bytes, `xmm` sixteen times 16."""
 
     fpr = Bytes(128)
     fcw = u16()
@@ -144,7 +144,7 @@ class kvm_xcrs(Structure):
 
 
 class kvm_debugregs(Structure):
-    """KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS (api.rst 4.34)."""
+    """KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS (api.rst 4.33)."""
 
     db = Array("Q", 4)
     dr6 = u64()

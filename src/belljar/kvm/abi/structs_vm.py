@@ -50,7 +50,7 @@ class kvm_clear_dirty_log(Structure):
 
 
 class kvm_dirty_gfn(Structure):
-    """One entry of a vCPU's dirty ring (api.rst 8.29); `offset` in pages from the slot's start."""
+    """One entry of a vCPU's dirty ring (KVM_CAP_DIRTY_LOG_RING, api.rst section 8); `offset` in pages from the slot's start."""
 
     flags = u32()
     slot = u32()
@@ -244,7 +244,7 @@ class kvm_irq_routing(Structure):
 
 
 class kvm_msi(Structure):
-    """KVM_SIGNAL_MSI (api.rst 4.70)."""
+    """KVM_SIGNAL_MSI (api.rst 4.71)."""
 
     address_lo = u32()
     address_hi = u32()
@@ -330,7 +330,7 @@ class kvm_device_attr(Structure):
 
 
 class kvm_hyperv_eventfd(Structure):
-    """KVM_HYPERV_EVENTFD (api.rst 4.112)."""
+    """KVM_HYPERV_EVENTFD (api.rst 4.113)."""
 
     conn_id = u32()
     fd = s32()
@@ -351,7 +351,7 @@ class kvm_xen_hvm_config(Structure):
 
 
 class kvm_stats_header(Structure):
-    """What a statistics file begins with (api.rst 4.134)."""
+    """What a statistics file begins with (api.rst 4.133)."""
 
     flags = u32()
     name_size = u32()
