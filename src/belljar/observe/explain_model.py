@@ -86,7 +86,10 @@ class RegisterWrite:
 
 @dataclass(frozen=True, slots=True)
 class VcpuFacts:
-    """One vCPU: the page it shares with its engine, its start, its end, its exits by reason."""
+    """One vCPU: the page it shares with its engine, its start, its end, its exits by reason.
+
+    `interrupted` among the exits are the host's own doing (a limit, another vCPU's turn), and no switches of the guest's.
+    """
 
     index: int
     run_page_hva: int

@@ -136,6 +136,11 @@ def _switches(found: Explanation) -> list[str]:
     left = found.switch_count - len(found.switches)
     if left:
         lines.append(f"  and {left} more, told below by kind only (--limit shows more one by one)")
+    interrupted = sum(vcpu.exits.get("interrupted", 0) for vcpu in found.vcpus)
+    if interrupted:
+        lines.append(
+            f"  besides, the host itself interrupted the guest {plural(interrupted, 'time')}: limits, and vCPUs in turn"
+        )
     return [*lines, "", "Switches by kind", *(_group(group) for group in found.groups)]
 
 

@@ -11,11 +11,13 @@ from belljar.exits import (
     FailEntry,
     Hypercall,
     InternalError,
+    IoapicEoi,
     MemoryFault,
     Mmio,
     PortIo,
     ReadMsr,
     SystemEvent,
+    TprAccess,
     UnknownExit,
     WriteMsr,
 )
@@ -58,6 +60,8 @@ def describe(exit: Exit) -> str:
     if isinstance(exit, Mmio):
         direction = "write" if exit.write else "read"
         return f"{text} {direction} gpa={exit.gpa:#x} size={exit.size} value={exit.value:#x}"
+    if isinstance(exit, TprAccess):
+        return f"{text} {'write' if exit.write else 'read'} at={exit.rip:#x}"
     return text + "".join(f" {name}={value}" for name, value in details(exit).items())
 
 
@@ -80,6 +84,8 @@ def details(exit: Exit) -> dict[str, str]:
         return {"type": str(exit.type)}
     if isinstance(exit, MemoryFault):
         return {"gpa": f"{exit.gpa:#x}", "size": f"{exit.size:#x}"}
+    if isinstance(exit, IoapicEoi):
+        return {"vector": f"{exit.vector:#x}"}
     if isinstance(exit, UnknownExit):
         return {"number": str(exit.number)}
     return {}

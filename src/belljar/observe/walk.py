@@ -50,7 +50,8 @@ def walk_address(machine: Machine, gva: int, cpu: Cpu | None = None) -> AddressW
     """Walk `gva` (0 to 2^64 - 1) as `cpu`, by default the first, would translate it now; the machine must stand still.
 
     Never raises for anything the guest's tables hold: a walk that fails says where and why. Source of the walk: SDM 3A
-    chapter 4, in `belljar.x86.walker`; of the engine's answer: KVM_TRANSLATE (api.rst 4.22) or its equivalent.
+    chapter 4, in `belljar.x86.walker`; of the engine's answer: KVM_TRANSLATE (api.rst 4.22) or its equivalent. The steps are
+    what the entries held before the engine was asked: KVM sets their accessed bits, as a processor would.
     """
     cpu = cpu or machine.cpu
     special = cpu.special
