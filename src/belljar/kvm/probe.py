@@ -29,8 +29,8 @@ DEFAULT_VCPUS = 4
 LIMIT_NS = 1_000_000_000
 """How long a probe may run; far more than any needs."""
 
-NATIVE_LOOPS_PER_SECOND = 100_000_000
-"""A processor does a LOOP in a few cycles; an instruction emulator needs hundreds of times as long."""
+NATIVE_LOOPS_PER_SECOND = 20_000_000
+"""A processor does hundreds of millions of LOOPs a second, an instruction emulator two or three; a busy host is between."""
 
 
 class ProbeBus:
