@@ -45,7 +45,7 @@ RF, TF, IF, NT, VM = 1 << 16, 1 << 8, 1 << 9, 1 << 14, 1 << 17
 
 def listing(bits: int, gva: int, text: str) -> bytes:
     """The bytes of a listing, one `hex  instruction` a line, after the disassembler confirmed each instruction."""
-    lines = [line.split(maxsplit=1) for line in text.strip().splitlines()]
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
     code = bytes.fromhex("".join(line[0] for line in lines))
     shown = [(i.code.hex(), i.text) for i in disassemble_all(code, gva, bits)]
     assert shown == [(line[0], line[1].split(";")[0].strip()) for line in lines], shown

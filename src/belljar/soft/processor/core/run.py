@@ -130,7 +130,9 @@ def step(cpu: cython.pointer(Cpu)) -> cython.int:
         status = take(cpu, status)
         update_mode(cpu)
         return status
-    if status != AGAIN and not cpu.stepped & 2:
+    if status == AGAIN:
+        cpu.rflags |= FLAG_RF  # between repetitions (SDM 3B 18.3.1.1)
+    elif not cpu.stepped & 2:
         cpu.rflags &= ~cython.cast(u64, FLAG_RF)
     if cpu.stepped & 4:
         tf = 0

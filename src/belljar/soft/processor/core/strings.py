@@ -48,7 +48,7 @@ def must_stop(cpu: cython.pointer(Cpu)) -> cython.bint:
 def string_run(cpu: cython.pointer(Cpu), offset: u64, mask: u64, size: cython.int, count: u64) -> u64:
     """How many elements from `offset` on lie in one page (and do not wrap), at most `count`; 0 where that is not so easy."""
     room: u64 = PAGE_SIZE - (offset & PAGE_OFFSET)
-    if cpu.tlb_read == cpu.tlb_none or cpu.rflags & FLAG_DF or cpu.window != cython.NULL:
+    if cpu.tlb_read == cpu.tlb_none or cpu.rflags & (FLAG_DF | FLAG_TF) or cpu.window != cython.NULL:
         return 0
     if count > room // size:
         count = room // size
