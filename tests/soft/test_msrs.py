@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from bare_guest import (
@@ -19,6 +21,9 @@ from bare_guest import (
 )  # fmt: skip
 from hypothesis import given
 from hypothesis import strategies as st
+
+from belljar.errors import ConfigurationError
+from belljar.soft.processor import features
 
 R8, R9, R10, R11 = 8, 9, 10, 11
 SYSCALL_TARGET, USER_TARGET = 0x10100, 0x10200
@@ -257,3 +262,18 @@ def test_a_feature_switched_off_is_gone_from_cpuid_and_undefined(name):
         guest.cpu.switch_features(1 << bit)
         assert not guest.cpu.cpuid(leaf, 0)[register] >> cpuid_bit & 1
         assert guest.run(text).vector == 6
+
+
+def test_feature_names_are_the_cores():
+    header = (Path(features.__file__).parent / "_core.pxd").read_text()
+    core = {name: int(bit) for name, bit in re.findall(r"^ +FEATURE_(\w+) = (\d+)", header, re.MULTILINE)}
+    hidden = {"XSAVE", "MONITOR"}  # not there yet, and hidden from guests
+    assert {feature.name: int(feature) for feature in features.Feature} == {
+        k: v for k, v in core.items() if k not in hidden
+    }
+
+
+def test_features_are_switched_off_by_name():
+    assert features.off_mask(["bmi1", "CMOV"]) == 1 << 6 | 1
+    with pytest.raises(ConfigurationError, match="no feature 'sse9'"):
+        features.off_mask(["sse9"])
