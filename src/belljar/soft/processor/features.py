@@ -53,7 +53,7 @@ class Feature(IntEnum):
 
 
 def off_mask(names: Iterable[str]) -> int:
-    """The bits of the features named (any case), for `Processor.switch_features`. Raises ConfigurationError for an unknown one."""
+    """The bits of the features named (any case), for `Processor.switch_features`; ConfigurationError for an unknown one."""
     mask = 0
     for name in names:
         feature = Feature.__members__.get(name.upper())
