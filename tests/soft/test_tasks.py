@@ -18,6 +18,7 @@ from bare_guest import (
     RCX,
     RFLAGS,
     RSP,
+    SIZE,
     SS,
     STACK,
     TR,
@@ -35,6 +36,7 @@ from bare_guest import (
 )  # fmt: skip
 
 NEW_CODE, NEW_STACK = 0x10200, 0xF000
+EPT_VIOLATION = 48
 TS = 8
 """CR0.TS (SDM 3A 2.5)."""
 
@@ -187,6 +189,21 @@ def test_bad_selectors_of_a_new_task_fault_in_the_new_task(fields, vector, error
         assert (end.registers[16], end.frame[0]) == (0x10301, error)
         assert guest.read(TSS2 + 0x20, 4) == NEW_CODE
         assert guest.read(0x8800, 2) == TSS2_SELECTOR
+
+
+@pytest.mark.parametrize("text", [JUMP, CALL])
+def test_vm_exit_in_the_middle_of_a_switch_takes_it_back(text):
+    with task_guest(tss32(ds=4, ldt=0x80)) as guest:
+        guest.descriptor(0x80, descriptor(SIZE, 0xFF, 0x82))  # an LDT where no memory is: loading DS exits
+        guest.cpu.put(RBX, 0x77)
+        end = guest.run(text)
+        assert (end.reason, end.registers[16], end.registers[RBX]) == (EPT_VIOLATION, CODE, 0x77)
+        assert (guest.selector(TR), guest.selector(LDTR), end.registers[RSP]) == (TSS_SELECTOR, 0, STACK)
+        assert (busy(guest, TSS_SELECTOR), busy(guest, TSS2_SELECTOR)) == (1, 0)
+        guest.descriptor(0x80, descriptor(0x8800, 0xFF, 0x82))
+        guest.write(0x8800, descriptor(0, 0xFFFF, 0x92))
+        end = guest.run(text)
+        assert (end.registers[16], guest.selector(TR)) == (NEW_CODE + 1, TSS2_SELECTOR)
 
 
 def test_trap_bit_stops_the_new_task_before_its_first_instruction():

@@ -344,6 +344,19 @@ ctypedef struct Gate:      # an entry of the IDT, taken apart (S)
     u32 ist
     u32 size               # bytes of one push
 
+ctypedef struct TaskUndo:  # the old task, until nothing can exit any more (S, core/tasks.py)
+    u64 gpr[8]
+    u64 rflags
+    u64 base[8]
+    Segment segment[8]
+    u64 cr0
+    u64 cr3
+    u64 dr7
+    u64 pending_debug
+    u64 insn_rip
+    u64 next_rip
+    u32 cpl
+
 ctypedef struct TaskImage: # what a TSS holds of a task (S, core/tasks.py)
     u64 cr3
     u64 rip

@@ -168,6 +168,58 @@ def load_task_registers(cpu: cython.pointer(Cpu), d: cython.pointer(Descriptor),
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def remember_task(cpu: cython.pointer(Cpu), undo: cython.pointer(TaskUndo)) -> cython.void:
+    """Keep what a switch changes in the processor."""
+    memcpy(undo.gpr, cpu.gpr, cython.sizeof(undo.gpr))
+    memcpy(undo.base, cpu.base, cython.sizeof(undo.base))
+    memcpy(undo.segment, cpu.segment, cython.sizeof(undo.segment))
+    undo.rflags = get_rflags(cpu)
+    undo.cr0 = cpu.cr0
+    undo.cr3 = cpu.cr3
+    undo.dr7 = cpu.dr[7]
+    undo.pending_debug = cpu.pending_debug
+    undo.insn_rip = cpu.insn_rip
+    undo.next_rip = cpu.next_rip
+    undo.cpl = cpu.cpl
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def undo_switch(
+    cpu: cython.pointer(Cpu), undo: cython.pointer(TaskUndo), d: cython.pointer(Descriptor), source: cython.int
+) -> cython.void:
+    """A VM exit in the middle of the new task's loads: as if the switch had not begun, so that it can begin again.
+
+    The old TSS keeps what was saved, which the next attempt saves again.
+    """
+    old: Descriptor
+    paging: cython.bint = (cpu.cr0 & CR0_PG) != 0
+    memcpy(cpu.gpr, undo.gpr, cython.sizeof(undo.gpr))
+    memcpy(cpu.base, undo.base, cython.sizeof(undo.base))
+    memcpy(cpu.segment, undo.segment, cython.sizeof(undo.segment))
+    cpu.cr0 = undo.cr0
+    cpu.dr[7] = undo.dr7
+    cpu.pending_debug = undo.pending_debug
+    cpu.insn_rip = cpu.rip = undo.insn_rip
+    cpu.next_rip = undo.next_rip
+    cpu.cpl = undo.cpl
+    if paging and cpu.cr3 != undo.cr3:
+        cpu.cr3 = undo.cr3
+        if cpu.cr4 & CR4_PAE:
+            load_pdptes(cpu, cpu.cr3)
+        flush_tlb_nonglobal(cpu)
+    set_rflags(cpu, undo.rflags)
+    if source != TASK_IRET:
+        set_busy(cpu, d, False)
+    if source == TASK_JMP or source == TASK_IRET:
+        if fetch_descriptor(cpu, cpu.segment[TR].selector, cython.address(old)) == NEXT:
+            set_busy(cpu, cython.address(old), True)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def load_task_code(cpu: cython.pointer(Cpu), selector: u32) -> cython.int:
     """CS of the new task: NEXT, FAULT or EXIT."""
     space: Descriptor
@@ -250,6 +302,7 @@ def switch_task(cpu: cython.pointer(Cpu), selector: u32, source: cython.int, has
     d: cython.pointer(Descriptor) = cython.address(space)
     image_space: TaskImage
     image: cython.pointer(TaskImage) = cython.address(image_space)
+    undo: TaskUndo
     status: cython.int
     if source != TASK_GATE:
         cpu.task_return_rip = cpu.next_rip
@@ -266,6 +319,7 @@ def switch_task(cpu: cython.pointer(Cpu), selector: u32, source: cython.int, has
         status = leave_task(cpu, d, image, source)
     if status != NEXT:
         return status
+    remember_task(cpu, cython.address(undo))
     if cpu.cr0 & CR0_PG and d.attributes & 8:
         cpu.cr3 = image.cr3
         flush_tlb_nonglobal(cpu)
@@ -273,6 +327,8 @@ def switch_task(cpu: cython.pointer(Cpu), selector: u32, source: cython.int, has
     status = load_task_segments(cpu, image)
     if status == NEXT and has_error:
         status = push_task_error(cpu, error, (d.attributes & 8) != 0)
+    if status == EXIT:
+        undo_switch(cpu, cython.address(undo), d, source)
     return BRANCH if status == NEXT else status
 
 
