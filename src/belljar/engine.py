@@ -165,12 +165,21 @@ class Vcpu(Protocol):
         Returns the reason: never IO or MMIO unless `single_exit`, which returns after each exit, already served by the
         bus. `deadline_ns` is a time of `time.monotonic_ns()`; past it, or after `kick()`, the answer is INTERRUPTED.
         `instructions` ends the run after exactly so many with INSTRUCTION_LIMIT (FeatureUnsupported on an engine that
-        cannot count). `observer` is called with every exit, after it was served, on this thread. Exceptions from `bus`
-        and `observer` propagate, as does KeyboardInterrupt.
+        cannot count). `observer` is called with every exit, after it was served, on this thread; not with those that wait
+        for `answer`, which are the answerer's to show. Exceptions from `bus` and `observer` propagate, as does
+        KeyboardInterrupt.
         """
 
     def last_exit(self) -> Exit:
         """The exit that ended the last `run`, whole."""
+
+    def answer(self, value: int | None) -> None:
+        """Finish the RDMSR, WRMSR or hypercall that the last `run` returned with; the next `run` goes on behind it.
+
+        `value` (64 bits, signed or unsigned) is what RDMSR reads or the hypercall returns; for WRMSR any number accepts it.
+        None refuses: #GP(0) for an MSR, -KVM_ENOSYS (-1000) for a hypercall. Without an answer, the next `run` or change
+        of state refuses. Raises EngineError if nothing waits, ConfigurationError for a value that does not fit.
+        """
 
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""
@@ -196,6 +205,20 @@ class Vm(Protocol):
 
     def create_vcpu(self, index: int) -> Vcpu:
         """A vCPU in the state after reset (SDM 3A 9.1.1)."""
+
+    def exit_on_msrs(self) -> None:
+        """Have RDMSR and WRMSR that the engine would refuse return from `run` instead; after the vCPUs are made.
+
+        Which those are is the engine's: MSRs that it does not know; on KVM also filtered ones and values that it does not
+        take (KVM_CAP_X86_USER_SPACE_MSR). Raises FeatureUnsupported where the engine cannot.
+        """
+
+    def exit_on_hypercalls(self) -> None:
+        """Have hypercalls made at CPL0 return from `run`: all that the engine can hand over.
+
+        KVM keeps most for itself and hands over KVM_HC_MAP_GPA_RANGE (KVM_CAP_EXIT_HYPERCALL); soft hands over all.
+        Raises FeatureUnsupported where the engine can hand over none.
+        """
 
     def batch_writes(self, port: int) -> None:
         """Allow the engine to collect single-byte writes to `port` and hand them to the bus in blocks, in order.

@@ -37,6 +37,11 @@ class ExitReason(IntEnum):
     UNKNOWN = 18
 
     @property
+    def answerable(self) -> bool:
+        """Whether the guest's instruction waits for `Vcpu.answer`."""
+        return ExitReason.RDMSR <= self <= ExitReason.HYPERCALL
+
+    @property
     def label(self) -> str:
         """The reason as reports and traces write it: `io`, `fail-entry`, `system-event`."""
         return self.name.lower().replace("_", "-")
@@ -145,7 +150,7 @@ class Interrupted(Exit):
 
 @dataclass(frozen=True, slots=True)
 class ReadMsr(Exit):
-    """RDMSR of an MSR that the host asked to see, or that the engine does not know."""
+    """RDMSR of an MSR that the host asked to see, or that the engine does not know. `why` is a KVM_MSR_EXIT_REASON_*."""
 
     reason: ClassVar[ExitReason] = ExitReason.RDMSR
     msr: int
@@ -154,7 +159,7 @@ class ReadMsr(Exit):
 
 @dataclass(frozen=True, slots=True)
 class WriteMsr(Exit):
-    """WRMSR of an MSR that the host asked to see, or that the engine does not know."""
+    """WRMSR of an MSR or a value that the engine does not know, or that the host asked to see; `why` as for `ReadMsr`."""
 
     reason: ClassVar[ExitReason] = ExitReason.WRMSR
     msr: int

@@ -228,9 +228,10 @@ def test_msr_exits(kvm: KvmEngine) -> None:
         small.vm.raw.exit_on_msr(KVM_MSR_EXIT_REASON_UNKNOWN)
         assert run(small) is ExitReason.RDMSR
         assert small.vcpu.last_exit() == ReadMsr(0, 0x1234_5678, KVM_MSR_EXIT_REASON_UNKNOWN)
-        small.vcpu.raw.page.exit.msr.data = 0x55
+        small.vcpu.answer(0x55)
         assert run(small) is ExitReason.WRMSR
         assert small.vcpu.last_exit() == WriteMsr(0, 0x1234_5678, 0x55, KVM_MSR_EXIT_REASON_UNKNOWN)
+        small.vcpu.answer(0)
         assert small.vcpu.get_registers().rip == CODE_GPA + 10  # finished
         assert run(small) is ExitReason.HLT
 

@@ -415,7 +415,7 @@ class RunLoop:
                 reason = reasons[number] if number < EXITS else REASON_UNKNOWN
                 self.pending = number < EXITS and completes[number]
                 self.counts[reason] += 1
-            if observer is not None:
+            if observer is not None and not (REASON_RDMSR <= reason <= REASON_HYPERCALL):
                 self.reason = reason
                 observer()
             if single or (reason != REASON_IO and reason != REASON_MMIO):

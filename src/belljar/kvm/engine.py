@@ -5,11 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from belljar.engine import MemoryRegion
-from belljar.errors import BelljarError, ClosedError, EngineError, KvmCallFailed
+from belljar.errors import (
+    BelljarError,
+    CapabilityMissing,
+    ClosedError,
+    EngineError,
+    FeatureUnsupported,
+    KvmCallFailed,
+)
 from belljar.kvm import _calls
 from belljar.kvm._loop import WriteBatcher
 from belljar.kvm.abi import caps
 from belljar.kvm.abi.flags import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
+from belljar.kvm.abi.run import (
+    KVM_MSR_EXIT_REASON_FILTER,
+    KVM_MSR_EXIT_REASON_INVAL,
+    KVM_MSR_EXIT_REASON_UNKNOWN,
+)
 from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu
 from belljar.kvm.system import DEVICE, Kvm
@@ -135,6 +147,21 @@ class KvmVm:
             raise EngineError(f"vCPU {index} cannot be made: {error}") from None
         self.vcpus.append(vcpu)
         return vcpu
+
+    def exit_on_msrs(self) -> None:
+        """MSRs that KVM does not know, values that it does not take, what a filter forbids: to whoever runs the vCPU."""
+        try:
+            self.raw.exit_on_msr(KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_FILTER)
+        except (CapabilityMissing, KvmCallFailed) as error:
+            raise FeatureUnsupported(f"this host's KVM hands no MSR accesses over: {error}") from None
+
+    def exit_on_hypercalls(self) -> None:
+        """The hypercalls that KVM can hand over, which are few (KVM_CAP_EXIT_HYPERCALL)."""
+        numbers = self.raw.check(caps.KVM_CAP_EXIT_HYPERCALL)
+        try:
+            self.raw.exit_on_hypercalls([number for number in range(numbers.bit_length()) if numbers >> number & 1])
+        except (CapabilityMissing, KvmCallFailed) as error:
+            raise FeatureUnsupported(f"this host's KVM hands no hypercalls over: {error}") from None
 
     def _write_batcher(self) -> WriteBatcher | None:
         if self._batcher is None and self.engine.coalesces_ports:

@@ -41,6 +41,11 @@ APIC_BASE_BSP = 1 << 8
 
 CR0_PG = 1 << 31
 
+KVM_ENOSYS = 1000
+"""What KVM answers to a hypercall that it does not know (include/uapi/linux/kvm_para.h)."""
+
+U64 = (1 << 64) - 1
+
 NO_COUNTING = "KVM cannot count a guest's instructions"
 USE_SOFT = "`--engine soft` can"
 
@@ -233,7 +238,29 @@ class KvmVcpu:
             def notify() -> None:
                 watch(self.last_exit())
 
-        return REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
+        reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
+        if reason.answerable:
+            self._write_answer(reason, None)
+        return reason
+
+    def answer(self, value: int | None) -> None:
+        """Finish the RDMSR, WRMSR or hypercall that the last `run` returned with (`belljar.engine.Vcpu.answer`)."""
+        reason = REASONS[self._loop.reason]
+        if not reason.answerable or not self._loop.pending or self._loop.stashed:
+            raise EngineError(f"vCPU {self.index} waits for no answer")
+        if value is not None and not -(1 << 63) <= value <= U64:
+            raise ConfigurationError(f"the answer {value:#x} does not fit 64 bits")
+        self.last_exit()  # what is written now is where a hypercall's and a write's exit are read from
+        self._write_answer(reason, value)
+
+    def _write_answer(self, reason: ExitReason, value: int | None) -> None:
+        told = self.raw.page.exit
+        if reason is ExitReason.HYPERCALL:
+            told.hypercall.ret = (-KVM_ENOSYS if value is None else value) & U64
+            return
+        told.msr.error = int(value is None)
+        if reason is ExitReason.RDMSR and value is not None:
+            told.msr.data = value & U64
 
     def last_exit(self) -> Exit:
         """The exit that ended the last `run`, whole."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from belljar.devices.console import Input, Output
 from belljar.engine import Engine
 from belljar.errors import ConfigurationError
+from belljar.exits import Hypercall, ReadMsr, WriteMsr
 from belljar.records import dataclass, field
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class MachineConfig:
     `guest` is a sample's name, the path of a file (raw code or ELF), or code itself as bytes. `mode` is one of
     `belljar.x86.modes.MODES`; `page_size` in bytes; `cpl` 0 or 3; `memory` in bytes; `load_gpa` and `entry_gva` place
     raw code; `registers` set registers of every vCPU by name. `output` and `input` are the console's ends.
+
+    `msr_handler` is asked for what the engine itself would refuse with #GP (unknown MSRs; on KVM also bad values), and
+    `hypercall_handler` for the hypercalls that the engine hands over. Each gets the exit, on the vCPU's thread, and returns
+    the answer, 64 bits: what is read or returned, any number for a write; None refuses, as the engine would have.
     """
 
     guest: str | Path | bytes
@@ -50,6 +55,8 @@ class MachineConfig:
     registers: Mapping[str, int] = field(default_factory=dict)
     output: Output | None = None
     input: Input | None = None
+    msr_handler: Callable[[ReadMsr | WriteMsr], int | None] | None = None
+    hypercall_handler: Callable[[Hypercall], int | None] | None = None
     mergeable: bool = False
     huge_pages: bool = False
 

@@ -18,7 +18,7 @@ from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
 from belljar.engine import DebugControl, Engine, Vm, Watchpoint
 from belljar.errors import ClosedError, ConfigurationError, GuestMemoryError
-from belljar.exits import Debug, Exit
+from belljar.exits import Debug, Exit, Hypercall
 from belljar.machine.config import MachineConfig
 from belljar.machine.cpu import Cpu, with_parts
 from belljar.machine.crash import describe_exit
@@ -81,7 +81,11 @@ class Machine:
         self._attach_devices()
         self._breakpoints: set[int] = set()
         self._watchpoints: set[Watchpoint] = set()
-        self._runner = Runner(self.engine, self.cpus, self.bus, self._describe)
+        if self.config.msr_handler is not None:
+            self.vm.exit_on_msrs()
+        if self.config.hypercall_handler is not None:
+            self.vm.exit_on_hypercalls()
+        self._runner = Runner(self.engine, self.cpus, self.bus, self._describe, self._answer)
 
     def _load(self) -> modes.Setup:
         """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
@@ -118,6 +122,11 @@ class Machine:
 
     def _debug_exit(self, status: int) -> None:
         self._runner.finish(End.DEBUG_EXIT, f"the guest asked to end with status {status}", status=status)
+
+    def _answer(self, exit: Exit) -> int | None:
+        handler: Any = self.config.hypercall_handler if isinstance(exit, Hypercall) else self.config.msr_handler
+        answer: int | None = None if handler is None else handler(exit)
+        return answer
 
     def _describe(self, exit: Exit) -> str:
         return describe_exit(exit, self.cpus[exit.vcpu], self.peek_code)

@@ -29,13 +29,24 @@ Observer = Callable[[Exit], None]
 
 
 class Runner:
-    """Runs the vCPUs of one machine. `describe` turns an exit that ends a run badly into a sentence."""
+    """Runs the vCPUs of one machine.
 
-    def __init__(self, engine: Engine, cpus: Sequence[Cpu], bus: Bus, describe: Callable[[Exit], str]) -> None:
+    `describe` turns an exit that ends a run badly into a sentence; `answer` says what an MSR access or hypercall gets.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        cpus: Sequence[Cpu],
+        bus: Bus,
+        describe: Callable[[Exit], str],
+        answer: Callable[[Exit], int | None],
+    ) -> None:
         self._engine = engine
         self._cpus = cpus
         self._bus = bus
         self._describe = describe
+        self._answer = answer
         self._lock = Lock()
         self._deadline_ns: int | None = None
         self._failure: BaseException | None = None
@@ -147,6 +158,8 @@ class Runner:
         try:
             while self.result is None and self._failure is None and not cpu.halted:
                 reason = cpu.vcpu.run(self._bus, deadline_ns=self._deadline_ns, observer=observer)
+                if reason.answerable:
+                    self._serve(cpu, observer)
                 self._settle(cpu, reason, active)
         except BaseException as failure:
             self._failure = self._failure or failure
@@ -175,6 +188,8 @@ class Runner:
                 )
                 if budget is not None:
                     budget -= cpu.vcpu.instructions_retired() - before
+                if reason.answerable:
+                    self._serve(cpu, observer)
                 if single_exit and reason not in (ExitReason.INTERRUPTED, ExitReason.INSTRUCTION_LIMIT):
                     yield cpu.vcpu.last_exit()
                 self._settle(cpu, reason, active)
@@ -190,9 +205,16 @@ class Runner:
             return (end_ns if self._deadline_ns is None else min(end_ns, self._deadline_ns)), budget
         return self._deadline_ns, TURN_INSTRUCTIONS if budget is None else min(TURN_INSTRUCTIONS, budget)
 
+    def _serve(self, cpu: Cpu, observer: Observer | None) -> None:
+        """Answer an MSR access or a hypercall, and show it."""
+        exit = cpu.vcpu.last_exit()
+        cpu.vcpu.answer(self._answer(exit))
+        if observer is not None:
+            observer(exit)
+
     def _settle(self, cpu: Cpu, reason: ExitReason, active: Sequence[Cpu]) -> None:
         """What a returned reason means for the run: an end, a halted vCPU, or nothing."""
-        if reason in (ExitReason.IO, ExitReason.MMIO):
+        if reason in (ExitReason.IO, ExitReason.MMIO) or reason.answerable:
             return
         if reason is ExitReason.HLT:
             self._halt(cpu, active)

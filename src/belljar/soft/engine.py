@@ -5,6 +5,7 @@ from __future__ import annotations
 from belljar.engine import MemoryRegion
 from belljar.errors import ClosedError
 from belljar.soft.hypervisor.mmu.mmu import Mmu
+from belljar.soft.hypervisor.msrs import bitmap_of_unknown
 from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
 
@@ -64,6 +65,20 @@ class SoftVm:
         vcpu = SoftVcpu(index, self.mmu, self._msr_bitmap_hpa)
         self.vcpus.append(vcpu)
         return vcpu
+
+    def exit_on_msrs(self) -> None:
+        """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made."""
+        self._check_open()
+        if self.vcpus:
+            self.memory.write(self._msr_bitmap_hpa, bitmap_of_unknown(self.vcpus[0].processor))
+        for vcpu in self.vcpus:
+            vcpu.exits_on_msrs = True
+
+    def exit_on_hypercalls(self) -> None:
+        """Every VMCALL at CPL0."""
+        self._check_open()
+        for vcpu in self.vcpus:
+            vcpu.exits_on_hypercalls = True
 
     def batch_writes(self, port: int) -> None:
         """Nothing to do: an exit costs less than collecting would."""

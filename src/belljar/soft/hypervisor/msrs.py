@@ -29,7 +29,24 @@ DEBUGCTL_BITS = 0xDFC3
 PAT_TYPES = frozenset((0, 1, 4, 5, 6, 7))
 """SDM 3A 12.12.2."""
 
+BITMAP_RANGES = ((0, 0), (0xC000_0000, 1024))
+"""First MSR, and where the bits for reading 8,192 of them begin in the bitmap page; writing is 2,048 behind (SDM 3C 25.6.9)."""
+
+BITMAP_MSRS = 8192
+BITMAP_WRITES = 2048
+
 CANONICAL_57 = range(-(1 << 56), 1 << 56)
+
+
+def bitmap_of_unknown(processor: Processor) -> bytes:
+    """An MSR bitmap page that makes every MSR exit which the processor does not have."""
+    page = bytearray(4096)
+    for first, offset in BITMAP_RANGES:
+        for number in range(BITMAP_MSRS):
+            if read_msr(processor, first + number) is None:
+                page[offset + number // 8] |= 1 << number % 8
+                page[offset + BITMAP_WRITES + number // 8] |= 1 << number % 8
+    return bytes(page)
 
 
 def read_msr(processor: Processor, index: int) -> int | None:

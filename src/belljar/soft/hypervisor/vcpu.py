@@ -9,6 +9,7 @@ from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, InstructionLimit, InternalError, Interrupted
 from belljar.soft.hypervisor import controls, state
+from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
@@ -47,6 +48,9 @@ class SoftVcpu:
         self.debug = DebugControl()
         self.bus: Bus
         self.reporting = False
+        self.exits_on_msrs = False
+        self.exits_on_hypercalls = False
+        self._waiting: ExitReason | None = None
         self._observer: Callable[[Exit], None] | None = None
         self._single_exit = False
         self._backlog: list[Exit] = []
@@ -70,6 +74,7 @@ class SoftVcpu:
 
     def set_registers(self, registers: Registers) -> None:
         """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
+        self._refuse_waiting()
         state.set_registers(self._open(), registers)
 
     def get_special(self) -> SpecialRegisters:
@@ -79,6 +84,7 @@ class SoftVcpu:
     def set_special(self, special: SpecialRegisters) -> None:
         """Set all of them as given. Raises EngineError for what no processor could be in."""
         processor = self._open()
+        self._refuse_waiting()
         state.set_special(processor, special)
         if state.uses_pdptes(special):
             state.set_pdptes(processor, self.mmu.read(special.cr3 & 0xFFFFFFE0, 32))
@@ -146,6 +152,7 @@ class SoftVcpu:
         processor = self._open()
         if self._backlog:
             return self._next_of_backlog()
+        self._refuse_waiting()
         self.bus, self._observer, self._single_exit = bus, observer, single_exit
         self.reporting = single_exit or observer is not None
         self.memory.host_changed()
@@ -221,6 +228,26 @@ class SoftVcpu:
         if self._observer is not None:
             self._observer(exit)
         return exit.reason
+
+    def wait_for_answer(self, exit: Exit) -> ExitReason:
+        """The run ends in the middle of an instruction, which `answer` finishes."""
+        self.log.end(exit)
+        self._waiting = exit.reason
+        return exit.reason
+
+    def answer(self, value: int | None) -> None:
+        """Finish the RDMSR, WRMSR or VMCALL that the last `run` returned with (`belljar.engine.Vcpu.answer`)."""
+        processor = self._open()
+        if self._waiting is None:
+            raise EngineError(f"vCPU {self.index} waits for no answer")
+        if value is not None and not -(1 << 63) <= value < 1 << 64:
+            raise ConfigurationError(f"the answer {value:#x} does not fit 64 bits")
+        reason, self._waiting = self._waiting, None
+        finish(processor, reason, value)
+
+    def _refuse_waiting(self) -> None:
+        if self._waiting is not None:
+            self.answer(None)
 
     def cannot_emulate(self) -> ExitReason:
         """An instruction that cannot be fetched from memory, or whose event cannot be delivered: as KVM gives up on it."""

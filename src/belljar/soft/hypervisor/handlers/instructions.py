@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from belljar.exits import ExitReason, Hypercall
+from belljar.soft.hypervisor.answers import RAX, RBX, RCX, RDX, RSI, finish, in_64_bit_mode
 from belljar.soft.hypervisor.events import inject
 from belljar.soft.processor.fields import Field
 from belljar.x86.vectors import Vector
@@ -11,13 +13,8 @@ from belljar.x86.vectors import Vector
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
-RAX = 0
-KVM_ENOSYS = 1000
 KVM_EPERM = 1
-"""What KVM answers to hypercalls (include/uapi/linux/kvm_para.h)."""
-
-CODE_64 = 1 << 13
-EFER_LMA = 1 << 10
+"""What KVM answers to hypercalls from anywhere but CPL0 (include/uapi/linux/kvm_para.h)."""
 
 
 def skip(vcpu: SoftVcpu) -> None:
@@ -30,11 +27,16 @@ def undefined(vcpu: SoftVcpu) -> None:
     inject(vcpu.processor, Vector.UD)
 
 
-def hypercall(vcpu: SoftVcpu) -> None:
-    """VMCALL: no hypercall exists yet, which is what KVM says of numbers that it does not know."""
+def hypercall(vcpu: SoftVcpu) -> ExitReason | None:
+    """VMCALL: the machine's to answer if it asked for that; else there is no hypercall of that number."""
     processor = vcpu.processor
-    privileged = processor.vmread(Field.GUEST_SS_RIGHTS) >> 5 & 3 == 0
-    wide = processor.vmread(Field.GUEST_EFER) & EFER_LMA and processor.vmread(Field.GUEST_CS_RIGHTS) & CODE_64
-    answer = -KVM_ENOSYS if privileged else -KVM_EPERM
-    processor.set_gpr(RAX, answer % (1 << (64 if wide else 32)))
-    processor.skip_instruction()
+    if processor.vmread(Field.GUEST_SS_RIGHTS) >> 5 & 3:
+        finish(processor, ExitReason.HYPERCALL, -KVM_EPERM)
+        return None
+    if not vcpu.exits_on_hypercalls:
+        finish(processor, ExitReason.HYPERCALL, None)
+        return None
+    wide = in_64_bit_mode(processor)
+    mask = (1 << (64 if wide else 32)) - 1
+    number, *arguments = (processor.get_gpr(register) & mask for register in (RAX, RBX, RCX, RDX, RSI))
+    return vcpu.wait_for_answer(Hypercall(vcpu.index, number, tuple(arguments), wide))
