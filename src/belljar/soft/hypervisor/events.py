@@ -10,6 +10,7 @@ from belljar.soft.processor.fields import Field
 VALID = 1 << 31
 HAS_ERROR = 1 << 11
 KIND_SHIFT = 8
+CR0_PE = 1
 
 INFO_DELIVERABLE = VALID | 0xFFF
 """Bits that IDT-vectoring information shares with VM-entry interruption information (SDM 3C tables 25-17, 25-19)."""
@@ -27,9 +28,9 @@ class Kind(IntEnum):
 
 
 def inject(processor: Processor, vector: int, error: int | None = None, kind: Kind = Kind.HARDWARE_EXCEPTION) -> None:
-    """Deliver an event at the next VM entry, in place of one that was to be delivered."""
+    """Deliver an event at the next VM entry, in place of one that was to be delivered. Real mode knows no error codes."""
     info = VALID | kind << KIND_SHIFT | vector
-    if error is not None:
+    if error is not None and processor.vmread(Field.GUEST_CR0) & CR0_PE:
         info |= HAS_ERROR
         processor.vmwrite(Field.ENTRY_EXCEPTION_ERROR, error)
     processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, info)

@@ -22,8 +22,14 @@ from belljar.soft.processor.fields import Field
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 from belljar.x86.walker import walk
 
-CHUNK = 1_000_000
-"""Instructions between two looks at the clock: a few milliseconds."""
+CHUNK = 50_000
+"""Instructions until the first look at the clock."""
+
+LONGEST_CHUNK = 4_000_000
+"""Instructions between two looks at the clock at most."""
+
+CHUNK_NS = 4_000_000
+"""What a chunk shall take at most; where instructions are cheap, chunks grow towards it."""
 
 EXITS_PER_LOOK = 64
 """Exits between two looks at the clock."""
@@ -33,6 +39,11 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 """api.rst 5, KVM_EXIT_INTERNAL_ERROR."""
 
 INSTRUCTION_BYTES = 15
+
+
+def next_chunk(chunk: int, took_ns: int) -> int:
+    """How many instructions the next chunk gets, when one of `chunk` took so long."""
+    return max(chunk // 2, 1) if took_ns > CHUNK_NS else min(2 * chunk, LONGEST_CHUNK)
 
 
 class SoftVcpu:
@@ -156,31 +167,35 @@ class SoftVcpu:
         self.bus, self._observer, self._single_exit = bus, observer, single_exit
         self.reporting = single_exit or observer is not None
         self.memory.host_changed()
-        limit = None if instructions is None else processor.retired + instructions
+        limit = None if instructions is None else processor.spent + instructions
         single_step = self.debug.single_step
-        budget = 1 if single_step else CHUNK
+        chunk = budget = 1 if single_step else CHUNK
         looks = EXITS_PER_LOOK
+        looked_ns = time.monotonic_ns()
         while True:
             if limit is not None:
-                budget = min(budget, limit - processor.retired)
+                budget = min(chunk, limit - processor.spent)
                 if budget <= 0:
                     return self.end(InstructionLimit(self.index))
             before = processor.retired
             try:
                 reason = processor.enter(budget)
+                handler = HANDLERS.get(reason)
+                ended = self._unexpected(reason) if handler is None else handler(self)
             except VmxError as error:
                 raise EngineError(f"VM entry of vCPU {self.index} failed: {error}") from None
-            handler = HANDLERS.get(reason)
-            ended = self._unexpected(reason) if handler is None else handler(self)
             if ended is not None:
                 return ended
             if single_step and processor.retired != before:
                 return stepped(self)
             looks -= 1
-            if deadline_ns is not None and (reason == Reason.PAUSE_BUDGET or looks <= 0):
-                looks = EXITS_PER_LOOK
-                if time.monotonic_ns() >= deadline_ns:
+            if reason == Reason.PAUSE_BUDGET or looks <= 0:
+                now_ns = time.monotonic_ns()
+                if deadline_ns is not None and now_ns >= deadline_ns:
                     return self.end(Interrupted(self.index))
+                if reason == Reason.PAUSE_BUDGET and not single_step:
+                    chunk = budget = next_chunk(chunk, now_ns - looked_ns)
+                looks, looked_ns = EXITS_PER_LOOK, now_ns
 
     def carry_out(self) -> int:
         """Have the processor carry out one instruction, or one iteration, with devices on the bus; why it came back."""

@@ -230,8 +230,8 @@ cdef enum:  # sizes
     JUMP_BITS = 16          # log2 of the look-up table from linear addresses to blocks
     HASH_BITS = 14          # log2 of the table from physical addresses to blocks
     REPETITIONS = 4096      # of a REP instruction between two looks at the run loop
-    IDLE_ROUNDS = 256       # of the run loop without a retired instruction, after which each one costs budget
-    IDLE_CHARGE = 10000     # so many instructions: a round may be a repetition of megabytes
+    IDLE_ROUNDS = 65536     # of the run loop without a retired instruction, after which each one costs budget
+    IDLE_PATIENCE = 256     # such rounds before run_guest comes back for a moment
     SLICE = 16384           # instructions between two looks at the budget: bounds the stack should tail calls fail
 
 cdef enum:  # Insn.flags
@@ -451,6 +451,9 @@ ctypedef struct Cpu:
     u64 pending_debug      # debug traps collected while an instruction ran: DR6 bits
     # --- memory slow path
     Block *found           # answer of find_block
+    u64 idle_at            # cpu.retired when it last grew
+    u64 idle_rounds        # of the run loop since
+    u64 charged            # rounds charged to budgets in place of instructions
     i32 repetitions        # how often a REP instruction may go round before it answers AGAIN
     u8 bounce[64]          # stands for memory that cannot be touched in place
     u64 bounce_linear

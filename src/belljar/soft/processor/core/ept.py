@@ -27,12 +27,14 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
             host = ept_walk(cpu, gpa, wanted)
             if host != cython.NULL:
                 return host
-        if cpu.window == cython.NULL or wanted & 4 or cpu.exit_reason != EXIT_REASON_EPT_VIOLATION:
+        if cpu.window == cython.NULL or cpu.exit_reason != EXIT_REASON_EPT_VIOLATION:
             break
         answer = window_resolve(cpu, gpa, wanted)
         if answer < 0:
             cpu.memory_status = request_exit(cpu, PAUSE_FAILED, 0)
             return cython.NULL
+        if answer == 0 and wanted & 4:
+            break  # no instruction can be fetched from a device
         if answer == 0:
             cpu.fill_device = 1
             cpu.fill_hpa = gpa

@@ -303,6 +303,11 @@ class Processor:
         return self.cpu.retired
 
     @property
+    def spent(self) -> int:
+        """Of all budgets together: instructions executed, and rounds without one where there were too many in a row."""
+        return self.cpu.retired + self.cpu.charged
+
+    @property
     def cr2(self) -> int:
         """CR2, which VM entries and exits leave alone."""
         return self.cpu.cr2

@@ -161,27 +161,30 @@ def step(cpu: cython.pointer(Cpu)) -> cython.int:
 def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
     """Execute at most `budget` instructions: EXIT after a VM exit, STOP when the budget is used up. cpu.rip is exact.
 
-    A guest that goes on without retiring anything (a handler that faults at its own first byte, a REP without end) would
-    never use it up: after IDLE_ROUNDS such rounds each further one costs IDLE_CHARGE.
+    A guest that goes on without retiring anything (a handler that faults at its own first byte, a REP without end) makes
+    STOP come early, so that the caller can look at its clock; and after IDLE_ROUNDS such rounds each further one is charged
+    to the budget (cpu.charged), so that a budget always ends a run.
     """
     begin: u64 = cpu.retired
-    seen: u64 = begin - 1
-    idle: i64 = 0
-    charged: i64 = 0
+    charged: u64 = cpu.charged
+    idle: cython.int = 0
     left: i64
     status: cython.int
     block: cython.pointer(Block)
     while True:
-        left = budget - charged - cython.cast(i64, cpu.retired - begin)
+        left = budget - cython.cast(i64, (cpu.retired - begin) + (cpu.charged - charged))
         if left <= 0:
             return STOP
-        if unlikely(cpu.retired == seen):
+        if unlikely(cpu.retired == cpu.idle_at):
             idle += 1
-            if idle > IDLE_ROUNDS:
-                charged += IDLE_CHARGE
+            cpu.idle_rounds += 1
+            if cpu.idle_rounds > IDLE_ROUNDS:
+                cpu.charged += 1
+            if idle > IDLE_PATIENCE:
+                return STOP
         else:
-            seen = cpu.retired
-            idle = 0
+            cpu.idle_at = cpu.retired
+            cpu.idle_rounds = 0
         if cython.cast(cython.pointer(u64), cython.address(cpu.events))[0] != 0:
             status = attend(cpu)
             if status == EXIT:

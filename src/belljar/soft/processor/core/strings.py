@@ -125,6 +125,7 @@ def op_movs(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
         if not repeat:
             break
         set_counter(cpu, RCX, mask, cpu.gpr[RCX] - done)
+        cpu.repetitions -= cython.cast(i32, (done * size) >> 6)
         if must_stop(cpu) and cpu.gpr[RCX] & mask:
             return AGAIN
     return NEXT
@@ -181,6 +182,7 @@ def op_stos(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
         if not repeat:
             break
         set_counter(cpu, RCX, mask, cpu.gpr[RCX] - done)
+        cpu.repetitions -= cython.cast(i32, (done * size) >> 6)
         if must_stop(cpu) and cpu.gpr[RCX] & mask:
             return AGAIN
     return NEXT

@@ -33,6 +33,12 @@ def finish_exit(cpu: cython.pointer(Cpu)) -> cython.void:
         or (reason == EXIT_REASON_TASK_SWITCH or reason == EXIT_REASON_EXCEPTION_OR_NMI)
     ):
         vectoring = cpu.vectoring_info
+        if (vectoring & INFO_KIND) >= (KIND_SOFTWARE << INFO_KIND_SHIFT):
+            cpu.exit_length = cpu.vectoring_length
+    if not cpu.cr0 & CR0_PE:
+        # In real mode no error code would have been delivered (SDM 3C tables 25-18, 25-19).
+        vectoring &= ~cython.cast(u32, INFO_HAS_ERROR)
+        cpu.exit_interruption &= ~cython.cast(u32, INFO_HAS_ERROR)
     vmcs_set(vmcs, FIELD_EXIT_REASON, reason)
     vmcs_set(vmcs, FIELD_EXIT_QUALIFICATION, cpu.exit_qualification)
     vmcs_set(vmcs, FIELD_EXIT_INSTRUCTION_LENGTH, cpu.exit_length)
