@@ -20,6 +20,8 @@ from belljar.records import dataclass
 
 NAME = "elf"
 
+TAKES: frozenset[str] = frozenset()
+
 MAGIC = b"\x7fELF"
 
 DEFAULT_PIE_GPA = 0x10_0000

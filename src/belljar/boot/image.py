@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntFlag
 from itertools import pairwise
 
 from belljar.errors import LoadError
 from belljar.memory import GuestMemory
-from belljar.records import dataclass
+from belljar.records import dataclass, field
 
 ADDRESS_SPACE_END = 1 << 64
 """Where addresses wrap."""
@@ -27,12 +27,16 @@ RWX = SegmentFlags.READ | SegmentFlags.WRITE | SegmentFlags.EXECUTE
 
 @dataclass(frozen=True, slots=True)
 class ImageSegment:
-    """`data` goes to guest-physical `gpa`; zeros follow it up to `memory_size` bytes in all."""
+    """`data` goes to guest-physical `gpa`; zeros follow it up to `memory_size` bytes in all.
+
+    `name` is for what a loader adds to the guest's own code: a module, information for the kernel.
+    """
 
     gpa: int
     data: bytes
     memory_size: int
     flags: SegmentFlags = RWX
+    name: str = ""
 
     @property
     def end_gpa(self) -> int:
@@ -49,7 +53,9 @@ class Image:
 
     `segments` are in the order of their addresses and do not overlap. `entry_gva` is where execution starts: bare guests
     start with memory mapped one to one, so that it lies in a segment. `bits` (16, 32, 64) is the code's size and `mode`
-    the name of the CPU mode that it suggests (`belljar.x86.modes`); a user may choose another.
+    the name of the CPU mode that it suggests (`belljar.x86.modes`); a user may choose another, unless the format is
+    `strict` about it: it is then entered in `mode`, at CPL0, on one vCPU. `registers` are what the format hands over in
+    registers, by name.
     """
 
     name: str
@@ -58,6 +64,8 @@ class Image:
     entry_gva: int
     bits: int
     mode: str
+    registers: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
 
     @property
     def size(self) -> int:

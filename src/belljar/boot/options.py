@@ -1,17 +1,26 @@
-"""What the user may say about loading, whatever the format."""
+"""What the user may say about loading, whatever the format, and what a loader must know of the machine."""
 
 from __future__ import annotations
+
+from os import PathLike
 
 from belljar.records import dataclass
 
 MAX_IMAGE_SIZE = 1 << 30
-"""Bytes of a file that end up in guest memory, at most; far above any guest, far below what would hurt the host."""
+"""Bytes of files that end up in guest memory, at most; far above any guest, far below what would hurt the host."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """`load_gpa` and `entry_gva` override where a guest lies and starts; `limit` bounds the bytes it may load."""
+    """`load_gpa` and `entry_gva` override where a guest lies and starts; `limit` bounds the bytes it may load.
+
+    `ram` is the machine's memory as (gpa, size) in the order of addresses, for formats that tell the guest or place things
+    in it. `command_line` and `modules` (a file and the text that goes with it) are for formats that hand them over.
+    """
 
     load_gpa: int | None = None
     entry_gva: int | None = None
     limit: int = MAX_IMAGE_SIZE
+    ram: tuple[tuple[int, int], ...] = ()
+    command_line: str = ""
+    modules: tuple[tuple[str | PathLike[str], str], ...] = ()

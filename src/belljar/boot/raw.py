@@ -9,6 +9,8 @@ from belljar.errors import LoadError
 
 NAME = "raw"
 
+TAKES: frozenset[str] = frozenset()
+
 DEFAULT_LOAD_GPA = 0x1000
 """Above the real-mode interrupt table and the BIOS data area (guest-physical 0 to 0x4FF), within the first 64 KiB."""
 

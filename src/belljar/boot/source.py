@@ -79,7 +79,8 @@ def open_file(path: str | os.PathLike[str]) -> Source:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise LoadError(
-            f"{name}: it cannot be opened: {os.strerror(error.errno or 0)}", hint="give a file of raw code or ELF"
+            f"{name}: it cannot be opened: {os.strerror(error.errno or 0)}",
+            hint="give a regular file that you may read",
         ) from None
     except ValueError:
         raise LoadError(
@@ -103,4 +104,4 @@ def _require_regular(name: str, info: os.stat_result) -> None:
     if stat.S_ISREG(info.st_mode):
         return
     kind = next((words for test, words in _KINDS if test(info.st_mode)), "something else")
-    raise LoadError(f"{name}: it is {kind}, not a regular file", hint="give a file of raw code or ELF")
+    raise LoadError(f"{name}: it is {kind}, not a regular file", hint="give a regular file that you may read")

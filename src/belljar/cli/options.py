@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from belljar.boot import FORMATS
 from belljar.cli import values
 from belljar.cli.spec import Argument, Option
 from belljar.engine import ENGINES
@@ -28,16 +29,27 @@ GUEST_OPTIONS = (
     Option("--load", "load_gpa", "Guest-physical address to put raw code at.", "ADDR", values.address),
     Option("--entry", "entry_gva", "Guest-virtual address to start at.", "ADDR", values.address),
     Option(
+        "--format", "format", "The file's format. Default: what its content says; a file's name never matters.",
+        choices=FORMATS,
+    ),
+    Option("--append", "command_line", "Command line for a multiboot kernel, passed on as it stands.", "TEXT", default=""),
+    Option(
+        "--module", "modules", "Hand a multiboot kernel a file, and TEXT with it; may be repeated.", "FILE[=TEXT]",
+        values.module, multiple=True,
+    ),
+    Option(
         "--reg", "registers",
         "Set a register of every vCPU before the start; may be repeated. Example: --reg rax=2 --reg bl=0xff",
         "NAME=VALUE", values.register, multiple=True,
     ),
 )  # fmt: skip
 
+_PASSED_ON = ("engine", "mode", "cpus", "load_gpa", "entry_gva", "format", "command_line", "modules")
+
 
 def machine_options(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `belljar.Machine` from the values of `GUEST_OPTIONS`."""
-    options = {name: given[name] for name in ("engine", "mode", "cpus", "load_gpa", "entry_gva")}
+    options = {name: given[name] for name in _PASSED_ON}
     options["page_size"] = None if given["page_size"] is None else PAGE_SIZES[given["page_size"]]
     options["cpl"] = None if given["cpl"] is None else int(given["cpl"])
     options["registers"] = dict(given["registers"])

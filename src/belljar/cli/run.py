@@ -24,7 +24,7 @@ TO_STDERR = "-"
 QUIET_ENDS = (End.HALT, End.POWER_OFF, End.RESET, End.DEBUG_EXIT)
 """Ends that are the guest's own will and need no words."""
 
-HELP = """Run GUEST, a sample's name (see `belljar samples`) or a file of raw code or ELF.
+HELP = """Run GUEST, a sample's name (see `belljar samples`) or a file: raw code, ELF, a multiboot kernel.
 
 The guest's console (ports 0xE9 and 0x3F8) is stdout and stdin; what belljar itself has to say goes to stderr.
 
@@ -35,6 +35,7 @@ Examples:
   belljar run spin --timeout 0.5
   belljar run boot.bin --mode real --load 0x7c00 --trace
   belljar run kernel.elf --memory 64M --report report.json
+  belljar run kernel --append "verbose root=1" --module disk.img=ro
 
 \b
 Exit status:

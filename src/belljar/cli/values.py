@@ -51,6 +51,14 @@ def register(text: str) -> tuple[str, int]:
     return name, number(value)
 
 
+def module(text: str) -> tuple[str, str]:
+    """FILE or FILE=TEXT; the file's name ends at the first equals sign."""
+    path, _, words = text.partition("=")
+    if not path:
+        raise ValueError(f"{text!r} names no file (write FILE or FILE=TEXT)")
+    return path, words
+
+
 def seconds(text: str) -> float:
     """A time limit above zero."""
     try:

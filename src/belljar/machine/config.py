@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from belljar.devices.console import Input, Output
@@ -34,9 +34,11 @@ PAGE_SIZES = {"4K": 4 << 10, "2M": 2 << 20, "4M": 4 << 20, "1G": 1 << 30}
 class MachineConfig:
     """The options of `Machine`, with their defaults. None means: what the guest suggests, else the default.
 
-    `guest` is a sample's name, the path of a file (raw code or ELF), or code itself as bytes. `mode` is one of
-    `belljar.x86.modes.MODES`; `page_size` in bytes; `cpl` 0 or 3; `memory` in bytes; `load_gpa` and `entry_gva` place
-    raw code; `registers` set registers of every vCPU by name. `output` and `input` are the console's ends.
+    `guest` is a sample's name, the path of a file (one of `belljar.boot.FORMATS`), or a file's content as bytes. `mode` is one
+    of `belljar.x86.modes.MODES`; `page_size` in bytes; `cpl` 0 or 3; `memory` in bytes; `load_gpa` and `entry_gva` place
+    raw code; `format` is the file's format if it is not to be told by its content; `command_line` and `modules` (path and
+    text of each) are handed to a multiboot kernel. `registers` set registers of every vCPU by name. `output` and `input` are
+    the console's ends.
 
     `msr_handler` is asked for what the engine itself would refuse with #GP (unknown MSRs; on KVM also bad values), and
     `hypercall_handler` for the hypercalls that the engine hands over. Each gets the exit, on the vCPU's thread, and returns
@@ -52,6 +54,9 @@ class MachineConfig:
     cpus: int | None = None
     load_gpa: int | None = None
     entry_gva: int | None = None
+    format: str | None = None
+    command_line: str = ""
+    modules: Sequence[tuple[str | Path, str]] = ()
     registers: Mapping[str, int] = field(default_factory=dict)
     output: Output | None = None
     input: Input | None = None

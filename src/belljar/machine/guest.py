@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from belljar import samples
 from belljar.boot import Image, load, load_bytes
@@ -53,15 +54,9 @@ def resolve(config: MachineConfig) -> Guest:
     """The guest that a configuration names. Raises ConfigurationError (no such sample or file), LoadError (a bad one)."""
     if isinstance(config.guest, str) and config.guest in samples.NAMES:
         return _from_sample(config, samples.get(config.guest))
-    load_gpa, entry_gva, memory_size = config.load_gpa, config.entry_gva, config.memory
-    if isinstance(config.guest, (bytes, bytearray, memoryview)):
-        code = bytes(config.guest)
-        image = load_bytes(code, "guest", load_gpa=load_gpa, entry_gva=entry_gva, memory_size=memory_size)
-    else:
-        # os.path.exists, not Path's, which raises for names that are too long.
-        if isinstance(config.guest, str) and "/" not in config.guest and not os.path.exists(config.guest):
-            raise samples.unknown(config.guest)
-        image = load(config.guest, load_gpa=load_gpa, entry_gva=entry_gva, memory_size=memory_size)
+    image = _load(config)
+    if image.strict:
+        _check_strict(config, image)
     return Guest(
         name=image.name,
         image=image,
@@ -69,11 +64,51 @@ def resolve(config: MachineConfig) -> Guest:
         page_size=config.page_size,
         cpl=config.cpl or 0,
         cpus=config.cpus or 1,
+        per_vcpu_registers=(image.registers,),
     )
+
+
+def _load(config: MachineConfig) -> Image:
+    options: dict[str, Any] = {
+        "load_gpa": config.load_gpa,
+        "entry_gva": config.entry_gva,
+        "memory_size": config.memory,
+        "format": config.format,
+        "ram": config.memory_layout(),
+        "command_line": config.command_line,
+        "modules": config.modules,
+    }
+    if isinstance(config.guest, (bytes, bytearray, memoryview)):
+        return load_bytes(bytes(config.guest), "guest", **options)
+    # os.path.exists, not Path's, which raises for names that are too long.
+    if isinstance(config.guest, str) and "/" not in config.guest and not os.path.exists(config.guest):
+        raise samples.unknown(config.guest)
+    return load(config.guest, **options)
+
+
+def _check_strict(config: MachineConfig, image: Image) -> None:
+    """Refuse options that would start a guest in another way than its format promises."""
+    for option, value, only in (("mode", config.mode, image.mode), ("cpl", config.cpl, 0)):
+        if value not in (None, only):
+            raise ConfigurationError(
+                f"{image.name}: a guest in format {image.format} is entered with --{option} {only}, not {value}",
+                hint=f"leave --{option} away, or choose another --format",
+            )
+    if (config.cpus or 1) > 1:
+        raise ConfigurationError(
+            f"{image.name}: a guest in format {image.format} starts on one vCPU and wakes the others by interrupts, "
+            "which this machine does not carry yet",
+            hint="leave --cpus away",
+        )
 
 
 def _from_sample(config: MachineConfig, sample: samples.Sample) -> Guest:
     """A sample runs where and how its listing says; options that would make it another program are refused."""
+    for option, given in (("format", config.format), ("append", config.command_line), ("module", config.modules)):
+        if given:
+            raise ConfigurationError(
+                f"sample {sample.name} is no file that could be handed anything", hint=f"leave --{option} away"
+            )
     for option, value in (("load", config.load_gpa), ("entry", config.entry_gva)):
         if value is not None:
             raise ConfigurationError(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from belljar import __version__
@@ -150,18 +151,21 @@ def _memory(machine: Machine) -> MemoryFacts:
 def _places(machine: Machine) -> list[Place]:
     """Code and the mode's structures, in the order of their guest-physical addresses."""
     special = machine.cpu.special
+    image = machine.guest.image
+    numbers = count()
+    alone = sum(not segment.name for segment in image.segments) == 1
     places = []
-    for number, segment in enumerate(machine.guest.image.segments):
+    for segment in image.segments:
         found = walk(special, segment.gpa, machine.memory.read)
         places.append(
             Place(
-                name="code" if len(machine.guest.image.segments) == 1 else f"segment {number}",
-                kind="code",
+                name=segment.name or ("code" if alone else f"segment {next(numbers)}"),
+                kind="data" if segment.name else "code",
                 gpa=segment.gpa,
                 size=segment.memory_size,
                 gva=segment.gpa if found.gpa == segment.gpa else None,
                 hva=host_address(machine, segment.gpa),
-                note=f"the guest itself, {machine.guest.image.format}",
+                note=f"handed to the guest, {image.format}" if segment.name else f"the guest itself, {image.format}",
             )
         )
     for placement in machine.setup.placements:
