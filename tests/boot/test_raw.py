@@ -183,4 +183,4 @@ def test_file_that_becomes_shorter_while_it_is_read(tmp_path):
 
 
 def test_formats_are_named():
-    assert FORMATS == ("elf", "raw")
+    assert FORMATS == ("multiboot2", "multiboot1", "elf", "raw")
