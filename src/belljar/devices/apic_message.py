@@ -1,0 +1,88 @@
+"""What travels between APICs: an interrupt message, and its form as a memory write (MSI, SDM 3A 11.11)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+MSI_ADDRESS_BASE = 0xFEE
+"""Bits 31 to 20 of a message address (SDM 3A 11.11.1)."""
+
+BROADCAST_XAPIC = 0xFF
+BROADCAST_X2APIC = 0xFFFF_FFFF
+"""The destinations that mean every APIC (SDM 3A 11.6.2.1, 11.12.9)."""
+
+FIRST_VECTOR = 16
+"""Fixed interrupts with a vector below are illegal (SDM 3A 11.5.2)."""
+
+_MSI_LOGICAL = 1 << 2
+_MSI_REDIRECTION_HINT = 1 << 3
+_MSI_ASSERT = 1 << 14
+_MSI_LEVEL = 1 << 15
+_EXTENDED_DESTINATION = 0xFFFF_FF00
+
+
+class DeliveryMode(IntEnum):
+    """How a message is to be taken (SDM 3A 11.6.1; 82093AA 3.2.4). 3 is reserved."""
+
+    FIXED = 0
+    LOWEST_PRIORITY = 1
+    SMI = 2
+    RESERVED = 3
+    NMI = 4
+    INIT = 5
+    STARTUP = 6
+    EXTINT = 7
+
+
+class ApicMessage(NamedTuple):
+    """One interrupt message. `destination` is an APIC id, or with `logical` a set of logical ids.
+
+    `asserted` False only ever means INIT level de-assert. `source` is who raised it, for reports. `wide` says that the
+    destination has 32 bits (from an x2APIC); else 0xFF is a broadcast to every APIC.
+    """
+
+    vector: int
+    delivery: int = DeliveryMode.FIXED
+    destination: int = 0
+    logical: bool = False
+    level_triggered: bool = False
+    asserted: bool = True
+    source: str = ""
+    wide: bool = False
+    redirection_hint: bool = False
+
+    @property
+    def lowest_priority(self) -> bool:
+        """Whether only one of the destinations is to get it."""
+        return self.delivery == DeliveryMode.LOWEST_PRIORITY or self.redirection_hint
+
+    def to_msi(self) -> tuple[int, int]:
+        """The address and data of the memory write that means the same, as KVM_SIGNAL_MSI takes them."""
+        address = MSI_ADDRESS_BASE << 20 | (self.destination & 0xFF) << 12
+        address |= (self.destination & _EXTENDED_DESTINATION) << 32
+        address |= _MSI_LOGICAL if self.logical else 0
+        address |= _MSI_REDIRECTION_HINT if self.redirection_hint else 0
+        data = self.vector | self.delivery << 8 | (_MSI_ASSERT if self.asserted else 0)
+        return address, data | (_MSI_LEVEL if self.level_triggered else 0)
+
+
+def from_msi(address: int, data: int, source: str = "msi") -> ApicMessage | None:
+    """The message that a device's write means; None if the address is none of an APIC's.
+
+    Bits 63 to 40 of the address carry bits 31 to 8 of a long destination, as with KVM_X2APIC_API_USE_32BIT_IDS
+    (api.rst 7.7).
+    """
+    if (address >> 20) & 0xFFF != MSI_ADDRESS_BASE:
+        return None
+    extended = address >> 32 & _EXTENDED_DESTINATION
+    return ApicMessage(
+        vector=data & 0xFF,
+        delivery=data >> 8 & 7,
+        destination=(address >> 12 & 0xFF) | extended,
+        logical=bool(address & _MSI_LOGICAL),
+        level_triggered=bool(data & _MSI_LEVEL),
+        source=source,
+        wide=bool(extended),
+        redirection_hint=bool(address & _MSI_REDIRECTION_HINT),
+    )

@@ -1,0 +1,80 @@
+"""What may wait for a vCPU beside maskable interrupts: NMI, SMI, INIT and start-up IPIs, each a latch of one.
+
+The local APIC sets them, the vCPU takes them between instructions: INIT first, then a start-up IPI (which counts only while
+waiting for one: a vCPU in any other state takes it and does nothing, SDM 3A 9.4.1), SMI, NMI (held back while NMIs are
+blocked, SDM 3A 6.7.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+NO_SIPI = -1
+
+
+class CpuSignals:
+    """The latches of one vCPU. `wake` is called for every new one: look before the next instruction, leave HLT if need be."""
+
+    __slots__ = ("_wake", "init", "nmi", "sipi", "smi")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self.nmi = self.smi = self.init = False
+        self.sipi = NO_SIPI
+        """The vector of a start-up IPI (start at `vector << 12`), or `NO_SIPI`."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything waits."""
+        return self.nmi or self.smi or self.init or self.sipi >= 0
+
+    def raise_nmi(self) -> None:
+        """Latch an NMI; one more is lost while one waits, as on the processor's pin."""
+        self.nmi = True
+        self._wake()
+
+    def raise_smi(self) -> None:
+        """Latch a system-management interrupt."""
+        self.smi = True
+        self._wake()
+
+    def raise_init(self) -> None:
+        """Latch INIT; a start-up IPI that came before it is forgotten."""
+        self.init = True
+        self.sipi = NO_SIPI
+        self._wake()
+
+    def raise_sipi(self, vector: int) -> None:
+        """Latch a start-up IPI."""
+        self.sipi = vector
+        self._wake()
+
+    def take_nmi(self) -> bool:
+        """Whether an NMI waited; it does not any more."""
+        waited, self.nmi = self.nmi, False
+        return waited
+
+    def take_smi(self) -> bool:
+        """Whether an SMI waited; it does not any more."""
+        waited, self.smi = self.smi, False
+        return waited
+
+    def take_init(self) -> bool:
+        """Whether INIT waited; it does not any more."""
+        waited, self.init = self.init, False
+        return waited
+
+    def take_sipi(self) -> int:
+        """The vector of a start-up IPI that waited, or `NO_SIPI`; it does not any more."""
+        vector, self.sipi = self.sipi, NO_SIPI
+        return vector
+
+    def state(self) -> dict[str, Any]:
+        """The latches."""
+        return {"nmi": int(self.nmi), "smi": int(self.smi), "init": int(self.init), "sipi": self.sipi}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take them back; nobody is woken."""
+        self.nmi, self.smi, self.init = bool(state["nmi"]), bool(state["smi"]), bool(state["init"])
+        self.sipi = state["sipi"]

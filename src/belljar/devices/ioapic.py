@@ -1,0 +1,186 @@
+"""The I/O APIC (Intel 82093AA data sheet, 290566-001; later ones: ICH9 data sheet 13.5): 24 pins, each sending a message.
+
+Version 0x11 is what KVM shows; version 0x20 adds an EOI register, by which a guest that keeps local APICs from broadcasting
+ends of interrupt sends them itself (SDM 3A 11.8.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from belljar.devices.apic_message import ApicMessage, DeliveryMode
+from belljar.devices.lines import IOAPIC_PINS, PinState
+from belljar.errors import ConfigurationError
+
+IOAPIC_GPA = 0xFEC0_0000
+IOAPIC_SIZE = 0x1000
+VERSION_82093AA = 0x11
+VERSION_WITH_EOI = 0x20
+
+SELECT, WINDOW, EOI = 0x00, 0x10, 0x40
+"""Offsets of the registers that a processor sees."""
+
+REG_ID, REG_VERSION, REG_ARBITRATION, REG_REDIRECTION = 0x00, 0x01, 0x02, 0x10
+"""What the select register may name; two for each redirection entry."""
+
+_ID_MASK = 0x0F00_0000
+
+VECTOR = 0xFF
+DELIVERY_SHIFT, DELIVERY_MASK = 8, 7
+LOGICAL = 1 << 11
+DELIVERY_PENDING = 1 << 12
+ACTIVE_LOW = 1 << 13
+REMOTE_IRR = 1 << 14
+LEVEL = 1 << 15
+MASKED = 1 << 16
+DESTINATION_SHIFT = 56
+"""A redirection entry (82093AA 3.2.4)."""
+
+_WRITABLE_LOW = 0x1_AFFF
+_WRITABLE_HIGH = 0xFF00_0000
+_READ_ONLY = DELIVERY_PENDING | REMOTE_IRR
+
+
+class IoApic:
+    """The chip. `deliver` takes each message and says how many APICs took it.
+
+    Pins carry levels of the meaning "asserted": the polarity bit is kept and shown, and already in the wires.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[ApicMessage], int],
+        *,
+        gpa: int = IOAPIC_GPA,
+        apic_id: int = 0,
+        version: int = VERSION_82093AA,
+        cpus_of: Callable[[ApicMessage], tuple[int, ...]] | None = None,
+    ) -> None:
+        if version not in (VERSION_82093AA, VERSION_WITH_EOI):
+            raise ConfigurationError(f"there is no IOAPIC of version {version:#x}", hint="0x11 or 0x20")
+        self.mmio = range(gpa, gpa + IOAPIC_SIZE)
+        self.version = version
+        self.id = apic_id & 0xF
+        self.select = 0
+        self.redirection = [MASKED] * IOAPIC_PINS
+        self.pins = 0
+        self._deliver = deliver
+        self._cpus_of = cpus_of
+        self._names = [f"ioapic pin {pin}" for pin in range(IOAPIC_PINS)]
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        """A register; narrower reads see its low bytes, what lies between registers reads as 0."""
+        offset = gpa - self.mmio.start & 0xFF
+        if offset == SELECT:
+            value = self.select
+        elif offset == WINDOW:
+            value = self.read_register(self.select)
+        else:
+            value = 0
+        return value & (1 << 8 * size) - 1
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        """Choose a register, write the chosen one, or end an interrupt."""
+        offset = gpa - self.mmio.start & 0xFF
+        if offset == SELECT:
+            self.select = value & 0xFF
+        elif offset == WINDOW:
+            self.write_register(self.select, value & 0xFFFF_FFFF)
+        elif offset == EOI and self.version >= VERSION_WITH_EOI:
+            self.end_of_interrupt(value & VECTOR)
+
+    def read_register(self, index: int) -> int:
+        """A register by its index; all ones beyond the last, as KVM has it."""
+        if index == REG_VERSION:
+            return IOAPIC_PINS - 1 << 16 | self.version
+        if index in (REG_ID, REG_ARBITRATION):
+            return self.id << 24
+        pin, high = divmod(index - REG_REDIRECTION, 2)
+        if not 0 <= pin < IOAPIC_PINS:
+            return 0xFFFF_FFFF
+        return self.redirection[pin] >> 32 * high & 0xFFFF_FFFF
+
+    def write_register(self, index: int, value: int) -> None:
+        """Set a register; version and arbitration are read-only, so are reserved bits."""
+        if index == REG_ID:
+            self.id = (value & _ID_MASK) >> 24
+            return
+        pin, high = divmod(index - REG_REDIRECTION, 2)
+        if not 0 <= pin < IOAPIC_PINS:
+            return
+        entry = self.redirection[pin]
+        if high:
+            entry = entry & 0xFFFF_FFFF | (value & _WRITABLE_HIGH) << 32
+        else:
+            entry = entry & ~0xFFFF_FFFF | value & _WRITABLE_LOW | entry & _READ_ONLY
+            if not entry & LEVEL:
+                entry &= ~REMOTE_IRR  # guests clear a stuck one by making the entry edge-triggered for a moment
+        self.redirection[pin] = entry
+        if entry & LEVEL and self.pins & 1 << pin:
+            self._service(pin)
+
+    def set_pin(self, pin: int, level: bool) -> int:
+        """Drive a pin; above 0 how many APICs took the interrupt, 0 if nothing changed, below 0 if it is masked or waits."""
+        bit = 1 << pin
+        if not level:
+            self.pins &= ~bit
+            return 0
+        if self.pins & bit and not self.redirection[pin] & LEVEL:
+            return 0
+        self.pins |= bit
+        return self._service(pin)
+
+    def name_pin(self, pin: int, source: str) -> None:
+        """Who drives a pin, for reports."""
+        self._names[pin] = source
+
+    def _message(self, pin: int) -> ApicMessage:
+        entry = self.redirection[pin]
+        return ApicMessage(
+            entry & VECTOR,
+            entry >> DELIVERY_SHIFT & DELIVERY_MASK,
+            entry >> DESTINATION_SHIFT,
+            bool(entry & LOGICAL),
+            bool(entry & LEVEL),
+            True,
+            self._names[pin],
+        )
+
+    def _service(self, pin: int) -> int:
+        entry = self.redirection[pin]
+        if entry & MASKED or (entry & LEVEL and entry & REMOTE_IRR):
+            return -1
+        taken = self._deliver(self._message(pin))
+        if taken and entry & LEVEL and entry >> DELIVERY_SHIFT & DELIVERY_MASK <= DeliveryMode.LOWEST_PRIORITY:
+            self.redirection[pin] |= REMOTE_IRR
+        return taken
+
+    def end_of_interrupt(self, vector: int) -> None:
+        """A level-triggered interrupt was finished: pins with this vector that are still up interrupt again."""
+        for pin, entry in enumerate(self.redirection):
+            if entry & VECTOR == vector and entry & LEVEL and entry & REMOTE_IRR:
+                self.redirection[pin] = entry & ~REMOTE_IRR
+                if self.pins & 1 << pin:
+                    self._service(pin)
+
+    def pin_state(self, pin: int) -> PinState:
+        """What an interrupt on a pin would become now."""
+        entry = self.redirection[pin]
+        message = self._message(pin)
+        return PinState(
+            message.vector,
+            DeliveryMode(message.delivery).name.lower().replace("_", "-"),
+            "level" if entry & LEVEL else "edge",
+            bool(entry & MASKED),
+            self._cpus_of(message) if self._cpus_of is not None else (),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Registers and pin levels."""
+        return {"id": self.id, "select": self.select, "redirection": list(self.redirection), "pins": self.pins}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take them back; nothing is sent."""
+        self.id, self.select, self.pins = state["id"], state["select"], state["pins"]
+        self.redirection = list(state["redirection"])

@@ -1,0 +1,508 @@
+"""The local APIC of one CPU (SDM 3A chapter 11), as registers in memory (xAPIC) or as MSRs (x2APIC, 11.12).
+
+It takes interrupts from the APIC bus, from its own timer, from the pins LINT0 and LINT1 and from error conditions, orders
+them by priority, and holds them until the vCPU takes them:
+
+    lapic.signals            NMI, SMI, INIT and start-up IPIs that wait
+    lapic.has_interrupt()    whether there is a maskable interrupt for the vCPU now
+    lapic.acknowledge()      take it: its vector
+    lapic.cr8                the task priority, as MOV CR8 sees it
+
+`wake` is called whenever one of them may have become true. Memory accesses come through `lapic_window.LapicWindow`, MSRs
+through `read_msr` and `write_msr`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from belljar.devices import lapic_registers as regs
+from belljar.devices.apic_bus import ApicBus
+from belljar.devices.apic_message import BROADCAST_X2APIC, BROADCAST_XAPIC, FIRST_VECTOR, ApicMessage, DeliveryMode
+from belljar.devices.clock import Clock, Tsc
+from belljar.devices.cpu_signals import CpuSignals
+from belljar.devices.interrupt_counts import InterruptCounts
+from belljar.devices.lapic_registers import (
+    LVT_LEVEL,
+    LVT_MASKED,
+    LVT_REMOTE_IRR,
+    LVT_WRITABLE,
+    MODE_MASK,
+    MODE_SHIFT,
+    VECTOR_MASK,
+    Esr,
+    Reg,
+)
+from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
+from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
+
+VECTOR_NMI = 2
+_LINTS = (Reg.LVT_LINT0, Reg.LVT_LINT1)
+_NAMES = {
+    Reg.LVT_TIMER: "lapic timer",
+    Reg.LVT_THERMAL: "lapic thermal",
+    Reg.LVT_PERF: "lapic perf",
+    Reg.LVT_LINT0: "lint0",
+    Reg.LVT_LINT1: "lint1",
+    Reg.LVT_ERROR: "lapic error",
+    Reg.LVT_CMCI: "lapic cmci",
+}
+
+
+class Acknowledger(Protocol):
+    """The 8259 pair: asked for a vector when an interrupt of mode ExtINT is taken."""
+
+    def acknowledge(self) -> int:
+        """The INTA cycles: a vector."""
+
+
+class Lapic:
+    """One local APIC. `apic_id` has 8 bits in xAPIC mode, 32 in x2APIC mode."""
+
+    def __init__(
+        self,
+        apic_id: int,
+        bus: ApicBus,
+        clock: Clock,
+        *,
+        tsc: Tsc | None = None,
+        bsp: bool = False,
+        wake: Callable[[], None] = lambda: None,
+        pic: Acknowledger | None = None,
+        counts: InterruptCounts | None = None,
+        eoi_suppression: bool = False,
+        virtual_wire: bool = True,
+        bus_period_ns: int = BUS_PERIOD_NS,
+    ) -> None:
+        self.apic_id = apic_id
+        self._bus = bus
+        self._clock = clock
+        self._bsp = bsp
+        self._wake = wake
+        self._pic = pic
+        self._counts = counts
+        self._virtual_wire = virtual_wire and bsp
+        self._version = (
+            regs.VERSION | len(LVT_WRITABLE) - 1 << 16 | (regs.VERSION_EOI_SUPPRESSION if eoi_suppression else 0)
+        )
+        self._svr_writable = regs.SVR_WRITABLE | (regs.SVR_SUPPRESS_EOI if eoi_suppression else 0)
+        self.signals = CpuSignals(wake)
+        self.vectors = VectorState()
+        self.timer = ApicTimer(clock, self._timer_expired, tsc=tsc, bus_period_ns=bus_period_ns)
+        self._waiting: dict[int, tuple[str, int]] = {}
+        self._lint_level = [False, False]
+        self.extint = False
+        """An ExtINT message came over the APIC bus and was not taken yet."""
+        self.base = regs.LAPIC_GPA | regs.BASE_ENABLED | (regs.BASE_BSP if bsp else 0)
+        self.lvt: dict[int, int] = {}
+        self._writers: dict[int, Callable[[int], None]] = {
+            Reg.ID: self._write_id,
+            Reg.TPR: self.set_tpr,
+            Reg.EOI: self._write_eoi,
+            Reg.LDR: self._write_ldr,
+            Reg.DFR: self._write_dfr,
+            Reg.SVR: self._write_svr,
+            Reg.ESR: self._write_esr,
+            Reg.ICR: self._write_icr_low,
+            Reg.ICR_HIGH: self._write_icr_high,
+            Reg.INITIAL_COUNT: self.timer.write_initial,
+            Reg.DIVIDE: self.timer.write_divide,
+            **{int(register): self._lvt_writer(register) for register in LVT_WRITABLE},
+        }
+        self.reset()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def reset(self, *, init: bool = False) -> None:
+        """As after power-up, or with `init` as after INIT, which leaves the id and the mode alone (SDM 3A 11.4.7).
+
+        On the bootstrap processor LINT0 lets the 8259's interrupts through, as a PC's firmware leaves it and as KVM has
+        it (KVM_X86_QUIRK_LINT0_REENABLED), unless `virtual_wire` is off.
+        """
+        if not init:
+            self.xapic_id = self.apic_id & VECTOR_MASK
+        self.vectors.clear()
+        self.timer.reset()
+        self._waiting.clear()
+        self.ldr = 0
+        self.dfr = regs.DFR_FLAT
+        self.svr = 0xFF
+        self.esr = self._errors = 0
+        self.icr = 0
+        self.extint = False
+        self.arbitrated = 0
+        self.lvt = dict.fromkeys(LVT_WRITABLE, LVT_MASKED)
+        if self._virtual_wire:
+            self.lvt[Reg.LVT_LINT0] = DeliveryMode.EXTINT << MODE_SHIFT
+        self._update_timer()
+
+    def accept_init(self) -> bool:
+        """If INIT waits, take it and reset; whether it did. What becomes of the vCPU is the vCPU's part."""
+        if not self.signals.take_init():
+            return False
+        self.reset(init=True)
+        return True
+
+    @property
+    def present(self) -> bool:
+        """Whether IA32_APIC_BASE has it switched on; if not, LINT0 and LINT1 are INTR and NMI pins (SDM 3A 11.4.3)."""
+        return bool(self.base & regs.BASE_ENABLED)
+
+    @property
+    def x2apic(self) -> bool:
+        """Whether it is in x2APIC mode."""
+        return bool(self.base & regs.BASE_X2APIC)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it takes fixed interrupts: switched on in IA32_APIC_BASE and in the spurious vector register."""
+        return bool(self.svr & regs.SVR_ENABLED and self.base & regs.BASE_ENABLED)
+
+    @property
+    def id(self) -> int:
+        """Its id in the mode that it is in."""
+        return self.apic_id if self.base & regs.BASE_X2APIC else self.xapic_id
+
+    @property
+    def logical_id(self) -> int:
+        """LDR: as written, or in x2APIC mode derived from the id (SDM 3A 11.12.10.2)."""
+        if self.base & regs.BASE_X2APIC:
+            return (self.apic_id >> 4) << 16 | 1 << (self.apic_id & 0xF)
+        return self.ldr
+
+    # -- what the vCPU takes ---------------------------------------------------------------------------------------
+
+    def has_interrupt(self) -> bool:
+        """Whether there is a maskable interrupt for the vCPU now."""
+        return self.has_extint() or (self.vectors.irr != 0 and self.present and self.vectors.deliverable() >= 0)
+
+    def has_extint(self) -> bool:
+        """Whether the 8259 is to be asked: LINT0 is up and passes it on, or a message said so."""
+        return self.extint or (self._lint_level[0] and self.accepts_extint)
+
+    @property
+    def accepts_extint(self) -> bool:
+        """Whether LINT0 passes the 8259's interrupts on."""
+        if not self.present:
+            return True
+        lint0 = self.lvt[Reg.LVT_LINT0]
+        return not lint0 & LVT_MASKED and lint0 >> MODE_SHIFT & MODE_MASK == DeliveryMode.EXTINT
+
+    def acknowledge(self) -> int:
+        """Take the most urgent interrupt: its vector. If it is gone meanwhile, the spurious vector, and nothing is in service."""
+        if self.has_extint() and self._pic is not None:
+            self.extint = False
+            return self._pic.acknowledge()
+        vector = self.vectors.deliverable() if self.present else -1
+        if vector < 0:
+            self._count("spurious lapic", self.svr & VECTOR_MASK)
+            return self.svr & VECTOR_MASK
+        self.vectors.acknowledge(vector)
+        source, since_ns = self._waiting.pop(vector, ("restored", self._clock.now_ns()))
+        self._count(source, vector, self._clock.now_ns() - since_ns)
+        return vector
+
+    @property
+    def cr8(self) -> int:
+        """The task priority class (SDM 3A 11.8.6)."""
+        return self.vectors.tpr >> 4
+
+    @cr8.setter
+    def cr8(self, value: int) -> None:
+        self.set_tpr((value & 0xF) << 4)
+
+    def set_tpr(self, value: int) -> None:
+        """The task priority register."""
+        self.vectors.set_tpr(value & VECTOR_MASK)
+        self._offer()
+
+    def _offer(self) -> None:
+        if self.vectors.irr and self.vectors.deliverable() >= 0:
+            self._wake()
+
+    def _count(self, source: str, vector: int, latency_ns: int = 0) -> None:
+        if self._counts is not None:
+            self._counts.taken(source, vector, latency_ns)
+
+    # -- what comes from the bus -----------------------------------------------------------------------------------
+
+    def matches(self, message: ApicMessage) -> bool:
+        """Whether a message's destination means this APIC (SDM 3A 11.6.2; 11.12.9)."""
+        destination = message.destination
+        if not self.base & regs.BASE_ENABLED:
+            return False
+        if destination == (BROADCAST_X2APIC if message.wide else BROADCAST_XAPIC):
+            return True
+        if not message.logical:
+            return destination == self.id
+        if self.base & regs.BASE_X2APIC:
+            logical = self.logical_id
+            return logical >> 16 == destination >> 16 and bool(logical & destination & 0xFFFF)
+        logical = self.ldr >> regs.XAPIC_ID_SHIFT
+        if self.dfr == regs.DFR_FLAT:
+            return bool(logical & destination)
+        return self.dfr == regs.DFR_CLUSTER and logical >> 4 == destination >> 4 and bool(logical & destination & 0xF)
+
+    def arbitration(self) -> tuple[int, int]:
+        """Lowest priority first; among equals the one that was chosen least often."""
+        return self.vectors.ppr & CLASS_MASK, self.arbitrated
+
+    def receive(self, message: ApicMessage) -> bool:
+        """Take a message; False if it is refused."""
+        delivery = message.delivery
+        if delivery <= DeliveryMode.LOWEST_PRIORITY:
+            if message.lowest_priority:
+                self.arbitrated += 1
+            return self.accept(message.vector, message.level_triggered, message.source)
+        if delivery == DeliveryMode.NMI:
+            self._count(message.source, VECTOR_NMI)
+            self.signals.raise_nmi()
+        elif delivery == DeliveryMode.INIT:
+            if message.asserted:
+                self.signals.raise_init()  # de-assert only synchronizes arbitration ids, which there are none of any more
+        elif delivery == DeliveryMode.STARTUP:
+            self.signals.raise_sipi(message.vector)
+        elif delivery == DeliveryMode.SMI:
+            self.signals.raise_smi()
+        elif delivery == DeliveryMode.EXTINT:
+            self.extint = True
+            self._wake()
+        else:
+            return False
+        return True
+
+    def accept(self, vector: int, level_triggered: bool, source: str) -> bool:
+        """A fixed interrupt; False if the APIC is off or the vector illegal."""
+        if not self.enabled:
+            return False
+        if vector < FIRST_VECTOR:
+            self._error(Esr.RECEIVE_ILLEGAL_VECTOR)
+            return False
+        if self.vectors.request(vector, level_triggered):
+            self._waiting[vector] = source, self._clock.now_ns()
+            if vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK:
+                self._wake()
+        elif self._counts is not None:
+            self._counts.merged(source, vector)
+        return True
+
+    # -- local interrupts ------------------------------------------------------------------------------------------
+
+    def set_lint(self, pin: int, level: bool) -> None:
+        """Drive LINT0 (on a PC the 8259's INT) or LINT1 (NMI)."""
+        if level == self._lint_level[pin]:
+            return
+        self._lint_level[pin] = level
+        if not level:
+            return
+        if not self.present:
+            self._wake() if pin == 0 else self.signals.raise_nmi()
+        elif pin == 0 and self.accepts_extint:
+            self._wake()
+        else:
+            self.raise_local(_LINTS[pin])
+
+    def raise_local(self, register: Reg) -> None:
+        """An event with an entry in the local vector table, such as `Reg.LVT_PERF`, `LVT_THERMAL` or `LVT_CMCI`."""
+        entry = self.lvt[register]
+        if entry & LVT_MASKED or not self.present:
+            return
+        delivery = entry >> MODE_SHIFT & MODE_MASK
+        if register == Reg.LVT_PERF:
+            self.lvt[register] |= (
+                LVT_MASKED  # SDM 3A 11.5.1: the counters must not interrupt again before it is cleared
+            )
+        if delivery == DeliveryMode.FIXED:
+            level_triggered = register == Reg.LVT_LINT0 and bool(entry & LVT_LEVEL)
+            if level_triggered and entry & LVT_REMOTE_IRR:
+                return
+            if self.accept(entry & VECTOR_MASK, level_triggered, _NAMES[register]) and level_triggered:
+                self.lvt[register] |= LVT_REMOTE_IRR
+        elif delivery in (DeliveryMode.NMI, DeliveryMode.SMI, DeliveryMode.INIT, DeliveryMode.EXTINT):
+            self.receive(ApicMessage(entry & VECTOR_MASK, delivery, source=_NAMES[register]))
+
+    def _timer_expired(self) -> None:
+        self.raise_local(Reg.LVT_TIMER)
+
+    def _error(self, error: Esr) -> None:
+        self._errors |= error
+        entry = self.lvt[Reg.LVT_ERROR]
+        if not entry & LVT_MASKED and entry & VECTOR_MASK >= FIRST_VECTOR:
+            self.accept(entry & VECTOR_MASK, False, _NAMES[Reg.LVT_ERROR])
+        elif not entry & LVT_MASKED:
+            self._errors |= Esr.RECEIVE_ILLEGAL_VECTOR
+
+    # -- registers -------------------------------------------------------------------------------------------------
+
+    def read(self, index: int) -> int | None:
+        """A register's value (32 bits; ICR's lower half); None where there is none to be read."""
+        if index in self.lvt:
+            return self.lvt[index]
+        if Reg.ISR <= index < Reg.ESR:
+            which, word = divmod(index - Reg.ISR, 8)
+            return self.vectors.word(which, word)
+        if index not in regs.READABLE and (self.x2apic or index not in regs.XAPIC_ONLY):
+            return None
+        values: dict[int, int] = {
+            Reg.ID: self.apic_id if self.x2apic else self.xapic_id << regs.XAPIC_ID_SHIFT,
+            Reg.VERSION: self._version,
+            Reg.TPR: self.vectors.tpr,
+            Reg.PPR: self.vectors.ppr,
+            Reg.LDR: self.logical_id,
+            Reg.DFR: self.dfr,
+            Reg.SVR: self.svr,
+            Reg.ESR: self.esr,
+            Reg.ICR: self.icr & 0xFFFF_FFFF,
+            Reg.ICR_HIGH: self.icr >> 32,
+            Reg.INITIAL_COUNT: self.timer.initial,
+            Reg.DIVIDE: self.timer.configuration,
+        }
+        return self.timer.current() if index == Reg.CURRENT_COUNT else values.get(index, 0)
+
+    def write(self, index: int, value: int) -> bool:
+        """Set a register (32 bits); False if there is none to be written."""
+        writer = self._writers.get(index)
+        if writer is None:
+            return False
+        writer(value)
+        return True
+
+    def illegal_register(self) -> None:
+        """A memory access named a register that is none (SDM 3A 11.5.3)."""
+        self._error(Esr.ILLEGAL_REGISTER)
+
+    def _write_id(self, value: int) -> None:
+        self.xapic_id = value >> regs.XAPIC_ID_SHIFT
+
+    def _write_ldr(self, value: int) -> None:
+        self.ldr = value & VECTOR_MASK << regs.XAPIC_ID_SHIFT
+
+    def _write_dfr(self, value: int) -> None:
+        self.dfr = value & regs.DFR_WRITABLE | regs.DFR_CLUSTER
+
+    def _write_esr(self, value: int) -> None:
+        self.esr, self._errors = self._errors, 0  # a write shows what happened since the last (SDM 3A 11.5.3)
+
+    def _write_svr(self, value: int) -> None:
+        self.svr = value & self._svr_writable
+        if not self.svr & regs.SVR_ENABLED:
+            for register in self.lvt:
+                self.lvt[register] |= LVT_MASKED
+            self._update_timer()
+
+    def _write_eoi(self, value: int) -> None:
+        vector = self.vectors.end()
+        if vector < 0:
+            return
+        if self.vectors.tmr >> vector & 1:
+            entry = self.lvt[Reg.LVT_LINT0]
+            if entry & LVT_REMOTE_IRR and entry & VECTOR_MASK == vector:
+                self.lvt[Reg.LVT_LINT0] = entry & ~LVT_REMOTE_IRR
+                if self._lint_level[0]:
+                    self.raise_local(Reg.LVT_LINT0)
+            if not self.svr & regs.SVR_SUPPRESS_EOI:
+                self._bus.end_of_interrupt(vector)
+        self._offer()
+
+    def _lvt_writer(self, register: Reg) -> Callable[[int], None]:
+        def write(value: int) -> None:
+            writable = LVT_WRITABLE[register]
+            entry = value & writable | self.lvt[register] & LVT_REMOTE_IRR
+            if not self.svr & regs.SVR_ENABLED:
+                entry |= LVT_MASKED
+            if not entry & LVT_LEVEL:
+                entry &= ~LVT_REMOTE_IRR
+            self.lvt[register] = entry
+            if register == Reg.LVT_TIMER:
+                self._update_timer()
+            elif register == Reg.LVT_LINT0 and self._lint_level[0] and (entry & LVT_LEVEL or self.accepts_extint):
+                self._wake() if self.accepts_extint else self.raise_local(register)
+
+        return write
+
+    def _update_timer(self) -> None:
+        entry = self.lvt[Reg.LVT_TIMER]
+        self.timer.set_mode(entry >> regs.LVT_TIMER_MODE_SHIFT & 3, not entry & LVT_MASKED and self.present)
+
+    # -- interprocessor interrupts ---------------------------------------------------------------------------------
+
+    def _write_icr_high(self, value: int) -> None:
+        self.icr = self.icr & 0xFFFF_FFFF | (value & VECTOR_MASK << regs.XAPIC_ID_SHIFT) << 32
+
+    def _write_icr_low(self, value: int) -> None:
+        self.icr = self.icr & ~0xFFFF_FFFF | value & regs.ICR_WRITABLE
+        self._send_ipi(self.icr & 0xFFFF_FFFF, self.icr >> 32 + regs.XAPIC_ID_SHIFT, wide=False)
+
+    def write_icr(self, value: int) -> None:
+        """The 64-bit ICR of x2APIC mode; reserved bits were checked."""
+        self.icr = value & (0xFFFF_FFFF << 32 | regs.ICR_WRITABLE)
+        self._send_ipi(self.icr & 0xFFFF_FFFF, self.icr >> 32, wide=True)
+
+    def self_ipi(self, vector: int) -> None:
+        """The self-IPI register of x2APIC mode (SDM 3A 11.12.11)."""
+        self._send_ipi(vector | regs.ICR_ASSERT | 1 << regs.ICR_SHORTHAND_SHIFT, 0, wide=True)
+
+    def _send_ipi(self, command: int, destination: int, *, wide: bool) -> None:
+        delivery = command >> MODE_SHIFT & MODE_MASK
+        vector = command & VECTOR_MASK
+        if delivery <= DeliveryMode.LOWEST_PRIORITY and vector < FIRST_VECTOR:
+            self._error(Esr.SEND_ILLEGAL_VECTOR)
+            return
+        # SDM 3A 11.6.1: trigger mode and level mean something for INIT de-assert only
+        deassert = delivery == DeliveryMode.INIT and bool(command & regs.ICR_LEVEL) and not command & regs.ICR_ASSERT
+        logical = bool(command & regs.ICR_LOGICAL)
+        source = f"ipi from cpu {self.apic_id}"
+        message = ApicMessage(vector, delivery, destination, logical, False, not deassert, source, wide)
+        shorthand = command >> regs.ICR_SHORTHAND_SHIFT & 3
+        if shorthand == regs.SHORTHAND_NONE:
+            self._bus.deliver(message)
+        elif shorthand == regs.SHORTHAND_ALL:
+            self._bus.deliver_to(message, self._bus.lapics)
+        elif shorthand == regs.SHORTHAND_OTHERS:
+            self._bus.deliver_to(message, [lapic for lapic in self._bus.lapics if lapic is not self])
+        else:
+            self._bus.deliver_to(message, (self,))
+
+    # -- out and back ----------------------------------------------------------------------------------------------
+
+    def set_base(self, value: int) -> None:
+        """IA32_APIC_BASE, checked by the caller. Switching off loses the state (SDM 3A 11.4.3)."""
+        changed = self.base ^ value
+        self.base = value
+        if changed & regs.BASE_ENABLED:
+            self.reset()
+        elif changed & regs.BASE_X2APIC:
+            self.icr = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything but what waits on the APIC bus, where nothing waits."""
+        return {
+            "base": self.base,
+            "xapic_id": self.xapic_id,
+            "ldr": self.ldr,
+            "dfr": self.dfr,
+            "svr": self.svr,
+            "esr": self.esr,
+            "errors": int(self._errors),
+            "icr": self.icr,
+            "extint": int(self.extint),
+            "arbitrated": self.arbitrated,
+            "lint": [int(level) for level in self._lint_level],
+            "lvt": [self.lvt[register] for register in LVT_WRITABLE],
+            "vectors": self.vectors.state(),
+            "timer": self.timer.state(),
+            "signals": self.signals.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take it back; nobody is woken."""
+        self.base, self.xapic_id, self.ldr, self.dfr = state["base"], state["xapic_id"], state["ldr"], state["dfr"]
+        self.svr, self.esr, self._errors, self.icr = state["svr"], state["esr"], state["errors"], state["icr"]
+        self.extint, self.arbitrated = bool(state["extint"]), state["arbitrated"]
+        self._lint_level = [bool(level) for level in state["lint"]]
+        self.lvt = {int(register): entry for register, entry in zip(LVT_WRITABLE, state["lvt"], strict=True)}
+        self._waiting.clear()
+        self.vectors.restore(state["vectors"])
+        self.timer.restore(state["timer"])
+        self.signals.restore(state["signals"])

@@ -1,0 +1,90 @@
+"""A local APIC's MSRs: IA32_APIC_BASE, IA32_TSC_DEADLINE, the x2APIC registers 0x800 to 0x8FF (SDM 3A 11.4.4, 11.12).
+
+None from a read and False from a write mean #GP(0).
+"""
+
+from __future__ import annotations
+
+from belljar.devices.lapic import Lapic
+from belljar.devices.lapic_registers import (
+    BASE_ENABLED,
+    BASE_RESERVED,
+    BASE_X2APIC,
+    SVR_SUPPRESS_EOI,
+    VERSION_EOI_SUPPRESSION,
+    X2APIC_ICR_RESERVED,
+    X2APIC_MSR,
+    X2APIC_MSR_COUNT,
+    X2APIC_WRITABLE,
+    Reg,
+)
+from belljar.x86.msr import Msr
+
+X2APIC_MSRS = range(X2APIC_MSR, X2APIC_MSR + X2APIC_MSR_COUNT)
+
+
+class LapicMsrs:
+    """The MSR face of a local APIC. `physical_bits` is the width of a physical address on this processor."""
+
+    def __init__(
+        self, lapic: Lapic, *, physical_bits: int = 46, x2apic: bool = True, tsc_deadline: bool = True
+    ) -> None:
+        self.lapic = lapic
+        self._base_reserved = BASE_RESERVED | -(1 << physical_bits) & (1 << 64) - 1 | (0 if x2apic else BASE_X2APIC)
+        self._tsc_deadline = tsc_deadline
+
+    @staticmethod
+    def covers(msr: int) -> bool:
+        """Whether an MSR is a local APIC's."""
+        return msr in X2APIC_MSRS or msr in (Msr.IA32_APIC_BASE, Msr.IA32_TSC_DEADLINE)
+
+    def read_msr(self, msr: int) -> int | None:
+        """RDMSR."""
+        lapic = self.lapic
+        if msr == Msr.IA32_APIC_BASE:
+            return lapic.base
+        if msr == Msr.IA32_TSC_DEADLINE:
+            return lapic.timer.read_deadline() if self._tsc_deadline else None
+        if msr not in X2APIC_MSRS or not lapic.x2apic:
+            return None
+        return lapic.icr if msr == Msr.IA32_X2APIC_ICR else lapic.read(msr - X2APIC_MSR)
+
+    def write_msr(self, msr: int, value: int) -> bool:
+        """WRMSR of 64 bits."""
+        lapic = self.lapic
+        if msr == Msr.IA32_APIC_BASE:
+            return self._write_base(value)
+        if msr == Msr.IA32_TSC_DEADLINE:
+            if self._tsc_deadline:
+                lapic.timer.write_deadline(value)
+            return self._tsc_deadline
+        if msr not in X2APIC_MSRS or not lapic.x2apic:
+            return False
+        index = msr - X2APIC_MSR
+        if index == Reg.ICR:
+            if value & X2APIC_ICR_RESERVED:
+                return False
+            lapic.write_icr(value)
+            return True
+        writable = X2APIC_WRITABLE.get(Reg(index)) if index in X2APIC_WRITABLE else None
+        if index == Reg.SVR and (lapic.read(Reg.VERSION) or 0) & VERSION_EOI_SUPPRESSION:
+            writable = (writable or 0) | SVR_SUPPRESS_EOI
+        if writable is None or value & ~writable:
+            return False
+        if index == Reg.SELF_IPI:
+            lapic.self_ipi(value)
+            return True
+        return lapic.write(index, value)
+
+    def _write_base(self, value: int) -> bool:
+        """Which changes of mode are allowed says SDM 3A figure 11-27: x2APIC only from xAPIC, and out of it only to off."""
+        before = self.lapic.base
+        x2apic, enabled = value & BASE_X2APIC, value & BASE_ENABLED
+        if value & self._base_reserved or (x2apic and not enabled):
+            return False
+        if before & BASE_X2APIC and enabled and not x2apic:
+            return False
+        if x2apic and not before & BASE_ENABLED:
+            return False
+        self.lapic.set_base(value)
+        return True
