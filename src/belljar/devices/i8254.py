@@ -29,6 +29,7 @@ class Pit:
         self.counters = tuple(PitCounter(gate=number != SPEAKER_COUNTER) for number in range(3))
         self._clock = clock
         self._line = line
+        self._connected = True
         self._out = True
         self._timer: Timer | None = None
 
@@ -86,12 +87,16 @@ class Pit:
         """Counter 2's output, bit 5 of port 0x61."""
         return self.counters[SPEAKER_COUNTER].out(self.now())
 
-    def set_line(self, line: Callable[[bool], object] | None) -> None:
-        """Connect counter 0's output elsewhere, or nowhere (an HPET in legacy mode takes its line)."""
-        if self._line is not None:
+    def connect(self, connected: bool) -> None:
+        """Connect counter 0's output to its line, or not (an HPET in legacy mode takes its place)."""
+        if not connected and self._line is not None:
             self._line(False)
-        self._line = line
+        self._connected = connected
         self._follow(self.now())
+
+    def _drive(self, level: bool) -> None:
+        if self._line is not None and self._connected:
+            self._line(level)
 
     def _follow(self, now: int) -> None:
         """Bring the line to where the output is, and come again when it next changes."""
@@ -99,12 +104,11 @@ class Pit:
         out = counter.out(now)
         if out != self._out:
             self._out = out
-            if self._line is not None:
-                self._line(out)
+            self._drive(out)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._line is None:
+        if self._line is None or not self._connected:
             return
         change = counter.next_change(now)
         if change is not None:
@@ -116,10 +120,9 @@ class Pit:
         now = self.now()
         counter = self.counters[0]
         out = counter.out(now)
-        if self._line is not None:
-            if out == self._out:
-                self._line(not out)
-            self._line(out)
+        if out == self._out:
+            self._drive(not out)
+        self._drive(out)
         self._out = out
         change = counter.next_change(now)
         soonest = self._clock.now_ns() + MIN_TICK_NS
@@ -135,6 +138,7 @@ class Pit:
         return {
             "counters": [counter.state() for counter in self.counters],
             "out": int(self._out),
+            "connected": int(self._connected),
             "timer_ns": self._timer.deadline_ns if self._timer is not None else -1,
         }
 
@@ -143,6 +147,7 @@ class Pit:
         for counter, saved in zip(self.counters, state["counters"], strict=True):
             counter.restore(saved)
         self._out = bool(state["out"])
+        self._connected = bool(state["connected"])
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -132,8 +132,8 @@ class Pic:
             self._operate(value >> 5, value & 7)
 
     def _initialize(self, value: int) -> None:
-        self.irr &= self.elcr  # the edge sense circuit is reset (data sheet, "Initialization")
-        self.isr = 0
+        # data sheet, "Initialization Command Words": edge sense circuit and mask are reset; what is in service is not named
+        self.irr &= self.elcr
         self.imr = 0
         self.lowest = 7
         self.read_isr = self.special_mask = False

@@ -41,6 +41,7 @@ class InterruptChips:
         eoi_suppression: bool = False,
         virtual_wire: bool = True,
         latch_edges: bool = True,
+        cmci: bool = True,
     ) -> None:
         self._clock = clock
         self._tsc = tsc
@@ -49,6 +50,7 @@ class InterruptChips:
         self._pic_output = pic_output
         self._eoi_suppression = eoi_suppression
         self._virtual_wire = virtual_wire
+        self._cmci = cmci
         self.counts = InterruptCounts()
         self.bus = ApicBus()
         self.lapics: dict[int, Lapic] = {}
@@ -76,6 +78,7 @@ class InterruptChips:
             counts=self.counts,
             eoi_suppression=self._eoi_suppression,
             virtual_wire=self._virtual_wire,
+            cmci=self._cmci,
         )
         lapic.set_lint(0, self.pic.output_level)
         self.lapics[cpu] = lapic

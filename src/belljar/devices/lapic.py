@@ -73,6 +73,7 @@ class Lapic:
         counts: InterruptCounts | None = None,
         eoi_suppression: bool = False,
         virtual_wire: bool = True,
+        cmci: bool = True,
         bus_period_ns: int = BUS_PERIOD_NS,
     ) -> None:
         self.apic_id = apic_id
@@ -83,8 +84,9 @@ class Lapic:
         self._pic = pic
         self._counts = counts
         self._virtual_wire = virtual_wire and bsp
+        self._lvt_registers = tuple(register for register in LVT_WRITABLE if cmci or register != Reg.LVT_CMCI)
         self._version = (
-            regs.VERSION | len(LVT_WRITABLE) - 1 << 16 | (regs.VERSION_EOI_SUPPRESSION if eoi_suppression else 0)
+            regs.VERSION | len(self._lvt_registers) - 1 << 16 | (regs.VERSION_EOI_SUPPRESSION if eoi_suppression else 0)
         )
         self._svr_writable = regs.SVR_WRITABLE | (regs.SVR_SUPPRESS_EOI if eoi_suppression else 0)
         self.signals = CpuSignals(wake)
@@ -108,7 +110,7 @@ class Lapic:
             Reg.ICR_HIGH: self._write_icr_high,
             Reg.INITIAL_COUNT: self.timer.write_initial,
             Reg.DIVIDE: self.timer.write_divide,
-            **{int(register): self._lvt_writer(register) for register in LVT_WRITABLE},
+            **{int(register): self._lvt_writer(register) for register in self._lvt_registers},
         }
         self.reset()
 
@@ -132,7 +134,7 @@ class Lapic:
         self.icr = 0
         self.extint = False
         self.arbitrated = 0
-        self.lvt = dict.fromkeys(LVT_WRITABLE, LVT_MASKED)
+        self.lvt = dict.fromkeys(self._lvt_registers, LVT_MASKED)
         if self._virtual_wire:
             self.lvt[Reg.LVT_LINT0] = DeliveryMode.EXTINT << MODE_SHIFT
         self._update_timer()
@@ -305,7 +307,7 @@ class Lapic:
 
     def raise_local(self, register: Reg) -> None:
         """An event with an entry in the local vector table, such as `Reg.LVT_PERF`, `LVT_THERMAL` or `LVT_CMCI`."""
-        entry = self.lvt[register]
+        entry = self.lvt.get(register, LVT_MASKED)
         if entry & LVT_MASKED or not self.present:
             return
         delivery = entry >> MODE_SHIFT & MODE_MASK
@@ -489,7 +491,7 @@ class Lapic:
             "extint": int(self.extint),
             "arbitrated": self.arbitrated,
             "lint": [int(level) for level in self._lint_level],
-            "lvt": [self.lvt[register] for register in LVT_WRITABLE],
+            "lvt": list(self.lvt.values()),
             "vectors": self.vectors.state(),
             "timer": self.timer.state(),
             "signals": self.signals.state(),
@@ -501,7 +503,7 @@ class Lapic:
         self.svr, self.esr, self._errors, self.icr = state["svr"], state["esr"], state["errors"], state["icr"]
         self.extint, self.arbitrated = bool(state["extint"]), state["arbitrated"]
         self._lint_level = [bool(level) for level in state["lint"]]
-        self.lvt = {int(register): entry for register, entry in zip(LVT_WRITABLE, state["lvt"], strict=True)}
+        self.lvt = {int(register): entry for register, entry in zip(self._lvt_registers, state["lvt"], strict=True)}
         self._waiting.clear()
         self.vectors.restore(state["vectors"])
         self.timer.restore(state["timer"])

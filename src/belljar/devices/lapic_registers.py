@@ -116,10 +116,10 @@ X2APIC_WRITABLE = {
 
 READABLE = frozenset(
     {
-        Reg.ID, Reg.VERSION, Reg.TPR, Reg.PPR, Reg.LDR, Reg.SVR, Reg.ESR, Reg.ICR, *LVT_WRITABLE,
+        Reg.ID, Reg.VERSION, Reg.TPR, Reg.PPR, Reg.LDR, Reg.SVR, Reg.ESR, Reg.ICR,
         Reg.INITIAL_COUNT, Reg.CURRENT_COUNT, Reg.DIVIDE, *range(Reg.ISR, Reg.ESR),
     }
 )  # fmt: skip
-"""Registers that can be read in either mode; DFR, APR and the upper half of ICR only through memory."""
+"""Registers beside the local vector table that can be read in either mode; DFR, APR and the upper half of ICR only through memory."""
 
 XAPIC_ONLY = frozenset({Reg.APR, Reg.DFR, Reg.ICR_HIGH})

@@ -71,6 +71,7 @@ class Rtc:
         self.ports = range(RTC_PORT, RTC_PORT + 4)
         self._clock = clock
         self._line = line
+        self._connected = True
         self._index = self._high_index = 0
         self.nmi_disabled = False
         """Bit 7 of port 0x70."""
@@ -190,7 +191,7 @@ class Rtc:
         level = bool(self._flags & self.cmos[REG_B] & C_ALL)
         if level != self._level:
             self._level = level
-            if self._line is not None:
+            if self._line is not None and self._connected:
                 self._line(level)
         if self._timer is not None:
             self._timer.cancel()
@@ -219,13 +220,11 @@ class Rtc:
         self._catch_up()
         self._follow()
 
-    def set_line(self, line: Callable[[bool], object] | None) -> None:
-        """Connect the interrupt pin elsewhere, or nowhere (an HPET in legacy mode takes its line)."""
+    def connect(self, connected: bool) -> None:
+        """Connect the interrupt pin to its line, or not (an HPET in legacy mode takes its place)."""
+        self._connected = connected
         if self._line is not None and self._level:
-            self._line(False)
-        self._line = line
-        if line is not None and self._level:
-            line(True)
+            self._line(connected)
 
     def state(self) -> dict[str, Any]:
         """Registers and memory, and since when they are as they are."""
@@ -238,6 +237,7 @@ class Rtc:
             "updated_ns": self._updated_ns,
             "periodic_ns": self._periodic_ns,
             "level": int(self._level),
+            "connected": int(self._connected),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -247,5 +247,5 @@ class Rtc:
         self.cmos[:] = state["cmos"]
         self._flags = state["flags"]
         self._updated_ns, self._periodic_ns = state["updated_ns"], state["periodic_ns"]
-        self._level = bool(state["level"])
+        self._level, self._connected = bool(state["level"]), bool(state["connected"])
         self._follow()
