@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -146,3 +147,30 @@ def test_plain_elf_and_forced_formats_stay_as_they_were(engine: Engine, built: P
         assert machine.cpu.rax == 0
     with Machine(kernel(1, "flat", built), engine=engine, format="raw") as machine:
         assert (machine.guest.image.format, machine.guest.mode) == ("raw", "real")
+
+
+def belljar(*arguments: object) -> tuple[int, str, str]:
+    words = [sys.executable, "-m", "belljar", *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.usefixtures("kvm")
+def test_command_line_hands_over_text_and_modules(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"abc")
+    module = f"{tmp_path / 'disk'}=ro size=3"
+    path = kernel(2, "elf64", built)
+    status, out, complaint = belljar(
+        "run", path, "--append", "a=1 b", "--module", module, "--module", tmp_path / "disk"
+    )
+    assert (status, complaint) == (0, "")
+    assert "command line 'a=1 b'" in out
+    assert [line for line in out.splitlines() if line.startswith("module")] == [
+        module_line(b"abc", "ro size=3"),
+        module_line(b"abc", ""),
+    ]
+    status, out, complaint = belljar("run", path, "--format", "multiboot1")
+    assert (status, out) == (125, "")
+    assert complaint.count("\n") == 1
+    assert "there is no multiboot header" in complaint
+    assert belljar("run", path, "--module", "=x")[0] == 125
