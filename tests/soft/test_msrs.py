@@ -277,3 +277,21 @@ def test_features_are_switched_off_by_name():
     assert features.off_mask(["bmi1", "CMOV"]) == 1 << 6 | 1
     with pytest.raises(ConfigurationError, match="no feature 'sse9'"):
         features.off_mask(["sse9"])
+
+
+def test_the_host_reads_the_time_stamp_counter_of_a_processor_at_rest():
+    with LongGuest() as guest:
+        assert guest.cpu.rdmsr(0x10) == 0
+        guest.run("""
+        90  nop
+        90  nop
+        f4  hlt
+        """)
+        assert guest.cpu.rdmsr(0x10) == guest.cpu.retired == 3
+        guest.cpu.wrmsr(0x10, 1000)
+        guest.run("""
+        90    nop
+        0f31  rdtsc
+        f4    hlt
+        """)
+        assert guest.cpu.get(RAX) == 1001

@@ -33,8 +33,10 @@ def run_part(cpu: cython.pointer(Cpu), block: cython.pointer(Block), count: i64)
 @cython.nogil
 @cython.exceptval(check=False)
 def instructions_retired(cpu: cython.pointer(Cpu)) -> u64:
-    """For complex operations: how many instructions were retired before this one."""
+    """How many instructions were retired: before the one at work, or by a processor that is not running."""
     done: i64 = cpu.slice - cpu.remaining
+    if cpu.slice == 0:
+        return cpu.retired
     return cpu.retired + done - (block_of(cpu.insn).count - cpu.insn.number)
 
 
@@ -123,6 +125,7 @@ def step(cpu: cython.pointer(Cpu)) -> cython.int:
     cpu.slice = cpu.remaining = 1
     status = run_part(cpu, cpu.found, 1)
     cpu.retired += cpu.slice - cpu.remaining
+    cpu.slice = cpu.remaining = 0
     if status == FAULT or status == EXIT:
         cpu.stepped = 0
         if status == EXIT:
