@@ -8,6 +8,7 @@ import pytest
 from bare_guest import descriptor, gate, listing
 
 from belljar.machine import End, Machine
+from belljar.soft.engine import SoftEngine
 
 CODE, IDT, GDT, TSS1, TSS2, TSS3 = 0x1000, 0x9000, 0xA000, 0xB000, 0x140000, 0x180000
 FAR_STACK = 0x50000
@@ -134,3 +135,22 @@ def test_tasks_switch_and_faults_reach_their_task(soft_engine):
     assert struct.unpack_from("<I", memory, TSS2 + 0x30) == (0x77,)  # EDX of the nested task
     assert struct.unpack_from("<I", memory, TSS1 + 0x20) == (CODE + len(code) - 2,)
     assert struct.unpack_from("<H", memory, TSS3) == (0x18,)
+
+
+@pytest.mark.parametrize(("without", "shown", "vector"), [((), 1 << 23, None), (("popcnt",), 0, 6)])
+def test_a_machine_can_do_without_a_feature(without, shown, vector):
+    code = listing(
+        64,
+        0x1000,
+        """
+        b801000000  mov eax, 1
+        0fa2        cpuid
+        89cb        mov ebx, ecx
+        f3480fb8d4  popcnt rdx, rsp
+        f4          hlt
+        """,
+    )
+    with SoftEngine(without=without) as engine, Machine(code, engine=engine, mode="long", load_gpa=0x1000) as machine:
+        result = machine.run(timeout=20, instructions=100)
+        assert (result.end is End.HALT) == (vector is None)
+        assert machine.cpu.as_dict()["rbx"] & 1 << 23 == shown

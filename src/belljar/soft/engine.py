@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from belljar.engine import MemoryRegion
 from belljar.errors import ClosedError
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of_unknown
 from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
+from belljar.soft.processor.features import off_mask
 
 
 class SoftEngine:
     """Runs machines on a processor in software: on every host, in every mode, deterministically.
 
-    All vCPUs of a machine run on one thread, in turn; machines may run on threads of their own.
+    All vCPUs of a machine run on one thread, in turn; machines may run on threads of their own. `without` names features
+    (`belljar.soft.processor.features.Feature`) that its processors shall not have. Raises ConfigurationError for others.
     """
 
     name = "soft"
     threaded = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, without: Iterable[str] = ()) -> None:
+        self._features_off = off_mask(without)
         self._closed = False
 
     def create_vm(self) -> SoftVm:
         """A VM without memory and vCPUs. Raises ClosedError after `close`."""
         if self._closed:
             raise ClosedError("this engine is closed")
-        return SoftVm()
+        return SoftVm(self._features_off)
 
     def close(self) -> None:
         """Nothing is held; VMs live on. Harmless when repeated."""
@@ -42,7 +47,8 @@ class SoftEngine:
 class SoftVm:
     """A virtual machine of the soft engine: a host-physical address space in which guest memory and EPT tables lie."""
 
-    def __init__(self) -> None:
+    def __init__(self, features_off: int = 0) -> None:
+        self._features_off = features_off
         self.memory = HostMemory()
         self.mmu = Mmu(self.memory)
         self.vcpus: list[SoftVcpu] = []
@@ -60,9 +66,11 @@ class SoftVm:
         self.mmu.remove(region)
 
     def create_vcpu(self, index: int) -> SoftVcpu:
-        """A vCPU in the state after reset, with every feature of the soft processor."""
+        """A vCPU in the state after reset, with every feature of the soft processor that is not switched off."""
         self._check_open()
         vcpu = SoftVcpu(index, self.mmu, self._msr_bitmap_hpa)
+        if self._features_off:
+            vcpu.processor.switch_features(self._features_off)
         self.vcpus.append(vcpu)
         return vcpu
 
