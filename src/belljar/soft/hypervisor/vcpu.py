@@ -22,7 +22,7 @@ from belljar.soft.processor.fields import Field
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 from belljar.x86.walker import walk
 
-CHUNK = 50_000
+CHUNK = 5_000
 """Instructions until the first look at the clock."""
 
 LONGEST_CHUNK = 4_000_000
