@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from belljar.devices.bus import Bus
 from belljar.devices.clock import InstructionClock, Tsc
 from belljar.devices.fw_cfg import FwCfg
@@ -26,7 +28,7 @@ class Pc:
     def __init__(self, cpus: int = 2, *, eoi_suppression: bool = False) -> None:
         self.clock = InstructionClock()
         self.tsc = Tsc(self.clock, 2_000_000_000)
-        self.woken = [0] * cpus
+        self.woken: Counter[int] = Counter()
         self.resets: list[object] = []
         self.flushed: list[int] = []
         self.chips = InterruptChips(

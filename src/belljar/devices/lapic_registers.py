@@ -120,6 +120,7 @@ READABLE = frozenset(
         Reg.INITIAL_COUNT, Reg.CURRENT_COUNT, Reg.DIVIDE, *range(Reg.ISR, Reg.ESR),
     }
 )  # fmt: skip
-"""Registers beside the local vector table that can be read in either mode; DFR, APR and the upper half of ICR only through memory."""
+"""Registers beside the local vector table that can be read in either mode."""
 
 XAPIC_ONLY = frozenset({Reg.APR, Reg.DFR, Reg.ICR_HIGH})
+"""Those that are only in memory."""

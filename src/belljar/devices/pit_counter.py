@@ -23,7 +23,7 @@ _PERIODIC = (RATE_GENERATOR, SQUARE_WAVE)
 
 _STATE = (
     "mode", "bcd", "access", "reload", "count", "next_reload", "switch_at", "switch_low", "start", "paused", "armed",
-    "running", "gate", "low_byte", "write_high", "read_high", "latched", "latch_left", "status",
+    "low_before", "running", "gate", "low_byte", "write_high", "read_high", "latched", "latch_left", "status",
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ class PitCounter:
         self.start = 0
         self.paused = 0
         self.armed = False
+        self.low_before = False
         self.running = False
         self.gate = gate
         self.low_byte = 0
@@ -120,6 +121,7 @@ class PitCounter:
         self.next_reload = value
 
     def _begin(self, now: int) -> None:
+        self.low_before = self.mode == ONE_SHOT and not self.out(now)
         self.count = self._periods(self.reload)
         self.start = now + 1
         self.paused = self.start
@@ -185,7 +187,7 @@ class PitCounter:
         if self.mode == TERMINAL_COUNT:
             return elapsed >= self.count
         if self.mode == ONE_SHOT:
-            return not 0 <= elapsed < self.count
+            return elapsed >= self.count or (elapsed < 0 and not self.low_before)
         if self.mode in (SOFTWARE_STROBE, HARDWARE_STROBE):
             return elapsed != self.count
         if not self.gate or elapsed < 0:
@@ -217,7 +219,6 @@ class PitCounter:
         if self.latched < 0:
             self.latched = self.value(now)
             self.latch_left = 2 if self.access == BOTH_BYTES else 1
-            self.read_high = False
 
     def latch_status(self, now: int) -> None:
         """Keep the status for the next read, unless it is kept already."""
@@ -235,14 +236,16 @@ class PitCounter:
         if self.status >= 0:
             status, self.status = self.status, -1
             return status
-        value = self.latched if self.latched >= 0 else self.value(now)
-        high = self.read_high if self.access == BOTH_BYTES else self.access == HIGH_BYTE
-        if self.access == BOTH_BYTES:
-            self.read_high = not self.read_high
         if self.latched >= 0:
+            value = self.latched
+            high = self.latch_left == 1 if self.access == BOTH_BYTES else self.access == HIGH_BYTE
             self.latch_left -= 1
             if not self.latch_left:
                 self.latched = -1
+        else:
+            value = self.value(now)
+            high = self.read_high if self.access == BOTH_BYTES else self.access == HIGH_BYTE
+            self.read_high = self.access == BOTH_BYTES and not high
         return value >> 8 & 0xFF if high else value & 0xFF
 
     def state(self) -> dict[str, Any]:
