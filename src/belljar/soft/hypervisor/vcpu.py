@@ -25,8 +25,8 @@ from belljar.x86.walker import walk
 CHUNK = 5_000
 """Instructions until the first look at the clock."""
 
-LONGEST_CHUNK = 4_000_000
-"""Instructions between two looks at the clock at most."""
+LONGEST_CHUNK = 100_000
+"""Instructions between two looks at the clock at most: a look costs little beside so many, however quick they are, and the\nslowest (stores into the code that runs) take half a second for so many."""
 
 CHUNK_NS = 4_000_000
 """What a chunk shall take at most; where instructions are cheap, chunks grow towards it."""
@@ -170,6 +170,7 @@ class SoftVcpu:
         limit = None if instructions is None else processor.spent + instructions
         single_step = self.debug.single_step
         chunk = budget = 1 if single_step else CHUNK
+        look_at = processor.spent + chunk
         looks = EXITS_PER_LOOK
         looked_ns = time.monotonic_ns()
         while True:
@@ -189,13 +190,13 @@ class SoftVcpu:
             if single_step and processor.retired != before:
                 return stepped(self)
             looks -= 1
-            if reason == Reason.PAUSE_BUDGET or looks <= 0:
+            if reason == Reason.PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
                 now_ns = time.monotonic_ns()
                 if deadline_ns is not None and now_ns >= deadline_ns:
                     return self.end(Interrupted(self.index))
                 if reason == Reason.PAUSE_BUDGET and not single_step:
                     chunk = budget = next_chunk(chunk, now_ns - looked_ns)
-                looks, looked_ns = EXITS_PER_LOOK, now_ns
+                looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + chunk
 
     def carry_out(self) -> int:
         """Have the processor carry out one instruction, or one iteration, with devices on the bus; why it came back."""
