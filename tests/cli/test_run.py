@@ -6,9 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from belljar.engine import ENGINES
+from belljar.errors import EngineUnavailable
 
 from .conftest import Belljar, Guest, start
 
@@ -61,6 +66,35 @@ def test_instruction_that_kvm_cannot_emulate_is_named(belljar: Belljar, kvm: obj
     assert done.status == 135
     assert "addps xmm0, xmm1" in done.complaint
     assert "0f 58 c1" in done.complaint
+
+
+def test_giving_up_suggests_the_engine_that_does_not(
+    belljar: Belljar, kvm: object, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("belljar.cli.run.ENGINES", {"kvm": "", "soft": ""})
+    done = belljar("run", guest("0f 58 c1 f4"), "--mode", "long", "--engine", "kvm")
+    if done.status == 0:
+        pytest.skip("this host's KVM executes SSE instructions at CPL0")
+    assert "--engine soft" in done.complaint
+
+
+def test_auto_says_what_it_took_when_it_is_not_the_first(
+    belljar: Belljar, kvm: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __init__(self) -> None:
+            raise EngineUnavailable("its moon is down")
+
+    module = ModuleType("broken_engine")
+    module.Broken = Broken  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "broken_engine", module)
+    engines = {"broken": "broken_engine:Broken", "kvm": ENGINES["kvm"]}
+    monkeypatch.setattr("belljar.engine.ENGINES", engines)
+    monkeypatch.setattr("belljar.cli.run.ENGINES", engines)
+    done = belljar("run", "hello-real")
+    assert (done.status, done.out) == (0, GREETING)
+    assert done.complaint.startswith("runs on kvm (")
+    assert "its moon is down" in done.complaint
 
 
 def test_output_before_a_crash_is_not_lost(belljar: Belljar, engine_name: str, guest: Guest) -> None:

@@ -45,7 +45,10 @@ RESULT_GPA = 0x400
 
 RESULT_BYTES = 8
 
-_CALLS = {"kvm": ("KVM_SET_SREGS", "KVM_SET_REGS", "KVM_RUN")}
+_CALLS = {
+    "kvm": ("KVM_SET_SREGS", "KVM_SET_REGS", "KVM_RUN"),
+    "soft": ("VMWRITE of the guest-state fields", "the processor's registers", "VMLAUNCH or VMRESUME"),
+}
 """What setting special registers, general registers and entering the guest are called, by engine."""
 
 

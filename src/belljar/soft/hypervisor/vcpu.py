@@ -173,6 +173,8 @@ class SoftVcpu:
         look_at = processor.spent + chunk
         looks = EXITS_PER_LOOK
         looked_ns = time.monotonic_ns()
+        if deadline_ns is not None and looked_ns >= deadline_ns:  # a run of single exits never gets to look below
+            return self.end(Interrupted(self.index))
         while True:
             if limit is not None:
                 budget = min(chunk, limit - processor.spent)
