@@ -26,7 +26,8 @@ CHUNK = 5_000
 """Instructions until the first look at the clock."""
 
 LONGEST_CHUNK = 100_000
-"""Instructions between two looks at the clock at most: a look costs little beside so many, however quick they are, and the\nslowest (stores into the code that runs) take half a second for so many."""
+"""Instructions between two looks at the clock at most: a look costs little beside so many, however quick they are, and the
+slowest (stores into the code that runs) take half a second for so many."""
 
 CHUNK_NS = 4_000_000
 """What a chunk shall take at most; where instructions are cheap, chunks grow towards it."""
