@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from belljar.errors import ConfigurationError, EngineUnavailable
 from belljar.exits import Exit, ExitReason
@@ -113,6 +113,37 @@ class EngineTranslation:
     usermode: bool = False
 
 
+class PinRoute(NamedTuple):
+    """An interrupt line (GSI) to a pin of one of the engine's own chips: `pic` (the 8259 pair, pins 0 to 15) or `ioapic`."""
+
+    gsi: int
+    chip: str
+    pin: int
+
+
+class MessageRoute(NamedTuple):
+    """An interrupt line (GSI) to a message: 64-bit address and 32-bit data (SDM 3A 11.11)."""
+
+    gsi: int
+    address: int
+    data: int
+
+
+class PinTarget(NamedTuple):
+    """What a pin of an engine's chip is programmed to: vector, delivery mode, trigger and the destination as it stands there.
+
+    `cpus` are the indices of the vCPUs that it would reach now.
+    """
+
+    vector: int
+    delivery: str
+    level_triggered: bool
+    masked: bool
+    destination: int
+    logical: bool
+    cpus: tuple[int, ...] = ()
+
+
 class Vcpu(Protocol):
     """One virtual CPU."""
 
@@ -181,6 +212,30 @@ class Vcpu(Protocol):
         of state refuses. Raises EngineError if nothing waits, ConfigurationError for a value that does not fit.
         """
 
+    @property
+    def sleeps(self) -> bool:
+        """Whether HLT waits inside `run` for the engine's own interrupt chips (`Vm.use_chips`).
+
+        Then HLT is returned only when the vCPU seems to sleep for good, once each time it fell asleep; whether it does,
+        `asleep` says. It goes on sleeping in the next `run`, where another vCPU may wake it.
+        """
+
+    def asleep(self) -> bool:
+        """Whether nothing but another vCPU or the host will ever wake this one. Only where `sleeps`; not during `run`.
+
+        It waits for INIT or a start-up IPI, or has halted with RFLAGS.IF=0, and neither NMI nor SMI waits or can come
+        from a chip.
+        """
+
+    def leave_halt(self) -> None:
+        """Have a halted vCPU go on behind its HLT with the next `run`. Harmless where it is not halted."""
+
+    def inject_nmi(self) -> None:
+        """A non-maskable interrupt, taken at the next chance; with the engine's own chips also while it runs.
+
+        Raises FeatureUnsupported where the engine cannot, EngineError while it runs without such chips.
+        """
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""
 
@@ -205,6 +260,28 @@ class Vm(Protocol):
 
     def create_vcpu(self, index: int) -> Vcpu:
         """A vCPU in the state after reset (SDM 3A 9.1.1)."""
+
+    def use_chips(self, which: str) -> None:
+        """Give the VM interrupt chips of the engine's own, before any vCPU is made; without, interrupts are the machine's.
+
+        `kernel`: 8259 pair, IOAPIC, 8254 and a local APIC for each vCPU, of which all but the first then wait for INIT and
+        start-up IPI. Raises FeatureUnsupported where the engine has none.
+        """
+
+    def set_line(self, gsi: int, level: bool) -> None:
+        """Drive a line of the engine's chips. From any thread."""
+
+    def signal_message(self, address: int, data: int) -> int:
+        """Send a message-signalled interrupt; above 0 if a local APIC took it. From any thread."""
+
+    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+        """One edge on a line whenever a host eventfd is signalled (KVM_IRQFD, api.rst 4.75)."""
+
+    def set_routes(self, routes: Sequence[PinRoute | MessageRoute]) -> None:
+        """Replace the table of where lines lead. Raises ConfigurationError for what cannot be."""
+
+    def pin_target(self, chip: str, pin: int) -> PinTarget:
+        """What a pin of the engine's chip (`pic`, `ioapic`) is programmed to, read back; not while a vCPU runs."""
 
     def exit_on_msrs(self) -> None:
         """Have RDMSR and WRMSR that the engine would refuse return from `run` instead; after the vCPUs are made.

@@ -8,7 +8,7 @@ from belljar.boot import FORMATS
 from belljar.cli import values
 from belljar.cli.spec import Argument, Option
 from belljar.engine import ENGINES
-from belljar.machine.config import PAGE_SIZES
+from belljar.machine.config import IRQCHIPS, PAGE_SIZES
 from belljar.x86.modes import MODES
 
 GUEST = Argument("guest", completes_guests=True)
@@ -26,6 +26,11 @@ GUEST_OPTIONS = (
     Option("--cpl", "cpl", "Privilege level that the guest starts at.", choices=("0", "3")),
     Option("--memory", "memory", "Guest memory, such as 64K, 16M, 1G. Default: 16M.", "SIZE", values.size),
     Option("--cpus", "cpus", "Number of vCPUs. Default: what the sample asks for, else 1.", "N", values.count),
+    Option(
+        "--irqchip", "irqchip",
+        "Whose interrupt chips the machine has. Default: none, HLT ends a vCPU and all vCPUs start together.",
+        choices=IRQCHIPS,
+    ),
     Option("--load", "load_gpa", "Guest-physical address to put raw code at.", "ADDR", values.address),
     Option("--entry", "entry_gva", "Guest-virtual address to start at.", "ADDR", values.address),
     Option(
@@ -44,7 +49,7 @@ GUEST_OPTIONS = (
     ),
 )  # fmt: skip
 
-_PASSED_ON = ("engine", "mode", "cpus", "load_gpa", "entry_gva", "format", "command_line", "modules")
+_PASSED_ON = ("engine", "mode", "cpus", "irqchip", "load_gpa", "entry_gva", "format", "command_line", "modules")
 
 
 def machine_options(given: dict[str, Any]) -> dict[str, Any]:

@@ -98,12 +98,19 @@ def identity_routes() -> list[Route]:
     return routes + [IoapicRoute(gsi, gsi) for gsi in range(IOAPIC_PINS)]
 
 
+class LineOwner(Protocol):
+    """Whoever brings a line's level to the chips."""
+
+    def drive(self, line: Line, level: bool) -> int:
+        """Set one source's level on its GSI; the answer is `Line`'s."""
+
+
 class Line:
     """One source's hold on a GSI. Calling it sets the source's level."""
 
     __slots__ = ("_router", "bit", "gsi", "level", "source")
 
-    def __init__(self, router: Router, gsi: int, source: str, bit: int) -> None:
+    def __init__(self, router: LineOwner, gsi: int, source: str, bit: int) -> None:
         self._router = router
         self.gsi = gsi
         self.source = source
@@ -160,8 +167,7 @@ class Router:
 
     def line(self, gsi: int, source: str) -> Line:
         """A new source, called `source` in reports, on a GSI."""
-        if not 0 <= gsi <= MAX_GSI:
-            raise ConfigurationError(f"{source}: there is no interrupt line {gsi}", hint=f"lines are 0 to {MAX_GSI}")
+        check_gsi(gsi, source)
         entry = self._gsi(gsi)
         line = Line(self, gsi, source, 1 << len(entry.lines))
         entry.lines.append(line)
@@ -173,7 +179,7 @@ class Router:
 
         Raises ConfigurationError for a pin that does not exist, a pin with two GSIs, or a GSI twice on one chip.
         """
-        _check(routes)
+        check_routes(routes)
         for entry in self._gsis.values():
             if entry.levels:
                 for chip, pin in entry.pins:
@@ -272,11 +278,17 @@ class Router:
             chip.name_pin(pin, entry.lines[0].source)
 
 
-def _check(routes: Sequence[Route]) -> None:
+def check_gsi(gsi: int, source: str) -> None:
+    """Raise ConfigurationError if there is no such line."""
+    if not 0 <= gsi <= MAX_GSI:
+        raise ConfigurationError(f"{source}: there is no interrupt line {gsi}", hint=f"lines are 0 to {MAX_GSI}")
+
+
+def check_routes(routes: Sequence[Route]) -> None:
+    """Raise ConfigurationError for a pin that does not exist, a pin with two GSIs, or a GSI twice on one chip."""
     pins = set()
     for route in routes:
-        if not 0 <= route.gsi <= MAX_GSI:
-            raise ConfigurationError(f"there is no interrupt line {route.gsi}", hint=f"lines are 0 to {MAX_GSI}")
+        check_gsi(route.gsi, "route")
         if isinstance(route, MsiRoute):
             continue
         count = PIC_PINS if isinstance(route, PicRoute) else IOAPIC_PINS

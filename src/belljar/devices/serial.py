@@ -65,7 +65,7 @@ class Serial:
         source: Input | None = None,
         *,
         base: int = COM1_PORT,
-        line: Callable[[bool], None] | None = None,
+        line: Callable[[bool], object] | None = None,
     ) -> None:
         self.ports = range(base, base + 8)
         self.batched_ports = (base,)

@@ -124,9 +124,13 @@ cdef extern from *:
     struct kvm_run:
         uint8_t immediate_exit
         uint32_t exit_reason
+        uint8_t if_flag
         uint64_t cr8
         kvm_run_io io
         kvm_run_mmio mmio
+
+    struct kvm_mp_state:
+        uint32_t mp_state
 
     struct kvm_coalesced_mmio:
         uint64_t phys_addr
@@ -148,10 +152,11 @@ cdef extern from *:
     ctypedef void *timer_t
     ctypedef int pid_t
 
-    const unsigned long KVM_RUN
+    const unsigned long KVM_RUN, KVM_GET_MP_STATE
     const unsigned long KVM_REGISTER_COALESCED_MMIO
     const unsigned long KVM_UNREGISTER_COALESCED_MMIO
     const int KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_HYPERCALL, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR
+    const uint32_t KVM_MP_STATE_UNINITIALIZED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_HALTED
     const int KVM_EXIT_HYPERV, KVM_EXIT_XEN, KVM_EXIT_TPR_ACCESS, KVM_EXIT_IO_OUT
     const int SIGRTMIN, EHWPOISON
 
@@ -180,6 +185,7 @@ cdef extern from *:
 cdef enum:
     REASON_IO = 0
     REASON_MMIO = 1
+    REASON_HLT = 2
     REASON_INTERRUPTED = 7
     REASON_RDMSR = 8
     REASON_HYPERCALL = 10
@@ -233,6 +239,9 @@ cdef class RunLoop:
     cdef bint armed
     cdef long long deadline_ns
     cdef bint watched
+    cdef public bint sleeps
+    cdef public bint asleep
+    cdef long long tick_ns
     cdef unsigned long long counts[REASONS]
 
     cdef int begin(self) except -2
@@ -241,6 +250,7 @@ cdef class RunLoop:
     cdef int go(self, object bus, bint single, object observer) except -1
     cdef int collect(self, object bus, int status) except -1
     cdef int interrupted(self, int error) except -2
+    cdef bint fell_asleep(self) noexcept
     cdef int serve_port(self, object read, object write, object bus) except -1
     cdef int serve_port_block(self, object bus, uint8_t *data) except -1
     cdef int serve_memory(self, object read, object write) except -1

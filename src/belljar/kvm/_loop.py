@@ -35,6 +35,9 @@ NOT_AGAIN = cython.declare(cython.int, -0x8000_0000)
 BATCH_TICK_NS = cython.declare(cython.longlong, 20_000_000)
 # A Python signal handler's flag may be raised just before KVM_RUN is entered: the main thread looks again so often.
 SIGNAL_TICK_NS = cython.declare(cython.longlong, 100_000_000)
+# With the kernel's interrupt chips HLT is no exit: whether a vCPU sleeps for good must be looked after, at first often.
+FIRST_SLEEP_TICK_NS = cython.declare(cython.longlong, 500_000)
+LAST_SLEEP_TICK_NS = cython.declare(cython.longlong, 50_000_000)
 # KVM_RUN fails, and yet there is an exit (api.rst section 5); headers before Linux 6.8 lack it.
 EXIT_MEMORY_FAULT = cython.declare(cython.uint, 39)
 NEVER = cython.declare(cython.longlong, 0x7FFF_FFFF_FFFF_FFFF)
@@ -347,6 +350,8 @@ class RunLoop:
                 wait = 1
         if self.batcher is not None and self.batcher.active and wait > BATCH_TICK_NS:
             wait = BATCH_TICK_NS
+        if self.sleeps and wait > self.tick_ns:
+            wait = self.tick_ns
         if tid == getpid() and wait > SIGNAL_TICK_NS:
             wait = SIGNAL_TICK_NS
         if wait == NEVER:
@@ -374,6 +379,7 @@ class RunLoop:
         mmio_write = bus.mmio_write
         if self.batcher is not None and self.watched and self.batcher.active:
             self.batcher.suspend()
+        self.tick_ns = FIRST_SLEEP_TICK_NS
         self.arm()
         if self.kicked or self.deadline_ns <= belljar_now():
             belljar_immediate_exit(page, 1)
@@ -396,9 +402,12 @@ class RunLoop:
                     self.counts[REASON_MEMORY_FAULT] += 1
                     return REASON_MEMORY_FAULT
                 reason = self.interrupted(error)
-                if reason != GO_ON:
-                    return reason
-                continue
+                if reason == GO_ON:
+                    continue
+                if reason == REASON_HLT and observer is not None:
+                    self.reason = reason
+                    observer()
+                return reason
             if number == KVM_EXIT_IO:
                 reason = REASON_IO
                 self.pending = True
@@ -440,8 +449,28 @@ class RunLoop:
             self.kicked = False
             self.counts[REASON_INTERRUPTED] += 1
             return REASON_INTERRUPTED
+        if self.sleeps:
+            if self.fell_asleep():
+                self.counts[REASON_HLT] += 1
+                return REASON_HLT
+            if error == EINTR and self.tick_ns < LAST_SLEEP_TICK_NS:
+                self.tick_ns *= 2
         self.arm()
         return GO_ON
+
+    def fell_asleep(self):
+        """Whether the vCPU has, since it last did, come to wait for INIT or SIPI, or halted with interrupts off."""
+        state: kvm_mp_state
+        before: cython.bint = self.asleep
+        self.asleep = False
+        if self.page.if_flag or ioctl(self.fd, KVM_GET_MP_STATE, cython.address(state)) < 0:
+            return False
+        self.asleep = (
+            state.mp_state == KVM_MP_STATE_HALTED
+            or state.mp_state == KVM_MP_STATE_UNINITIALIZED
+            or state.mp_state == KVM_MP_STATE_INIT_RECEIVED
+        )
+        return self.asleep and not before
 
     def serve_port(self, read, write, bus):
         page: cython.pointer(kvm_run) = self.page

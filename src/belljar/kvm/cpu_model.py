@@ -18,6 +18,12 @@ EDX_LONG_MODE = 1 << 29
 LEAF_STRUCTURED_FEATURES = 7
 ECX_LA57 = 1 << 16
 
+ECX_BYTE_3 = 4
+"""From the highest byte of EBX to that of ECX."""
+
+ECX_TSC_DEADLINE_BYTE_3 = 1 << 24 - 24
+"""CPUID.1:ECX[24] (SDM 2A, CPUID), within its highest byte."""
+
 EBX_OFFSET, EDX_OFFSET = 16, 24
 """Where EBX and EDX lie in `struct kvm_cpuid_entry2`."""
 
@@ -40,9 +46,14 @@ class CpuModel:
                 self._x2apic_id_offsets.append(at + EDX_OFFSET)
             at += kvm_cpuid_entry2.size
 
-    def table_for(self, apic_id: int) -> bytearray:
-        """The argument of KVM_SET_CPUID2 for one vCPU."""
+    def table_for(self, apic_id: int, *, tsc_deadline: bool = False) -> bytearray:
+        """The argument of KVM_SET_CPUID2 for one vCPU.
+
+        The TSC deadline timer is never in what KVM supports, for it depends on who has the local APIC (api.rst 4.46).
+        """
         table = bytearray(self._table)
+        for offset in self._apic_id_offsets if tsc_deadline else ():
+            table[offset + ECX_BYTE_3] |= ECX_TSC_DEADLINE_BYTE_3
         for offset in self._apic_id_offsets:
             table[offset] = apic_id & 0xFF
         for offset in self._x2apic_id_offsets:

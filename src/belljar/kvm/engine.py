@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.engine import MemoryRegion
+from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import (
     BelljarError,
     CapabilityMissing,
@@ -22,12 +22,15 @@ from belljar.kvm.abi.run import (
     KVM_MSR_EXIT_REASON_INVAL,
     KVM_MSR_EXIT_REASON_UNKNOWN,
 )
+from belljar.kvm.chips import KernelChips
 from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from belljar.kvm.probe import Facts
 
 _cpu_models: dict[str, CpuModel] = {}
@@ -108,6 +111,7 @@ class KvmVm:
         self.vcpus: list[KvmVcpu] = []
         self._regions: dict[int, MemoryRegion] = {}
         self._batcher: WriteBatcher | None = None
+        self.chips: KernelChips | None = None
 
     def map(self, region: MemoryRegion) -> None:
         """Make a region guest-physical memory. Raises EngineError if it overlaps another or the kernel refuses it."""
@@ -146,7 +150,40 @@ class KvmVm:
         except KvmCallFailed as error:
             raise EngineError(f"vCPU {index} cannot be made: {error}") from None
         self.vcpus.append(vcpu)
+        if self.chips is not None:
+            self.chips.vcpus.append(vcpu.raw)
         return vcpu
+
+    def use_chips(self, which: str) -> None:
+        """Interrupt chips in the kernel, before any vCPU is made (`belljar.engine.Vm.use_chips`)."""
+        if which != "kernel":
+            raise FeatureUnsupported(f"the KVM engine has no interrupt chips called {which!r}")
+        self.chips = KernelChips(self.raw)
+
+    def _own_chips(self) -> KernelChips:
+        if self.chips is None:
+            raise EngineError("this VM has no interrupt chips of the kernel's")
+        return self.chips
+
+    def set_line(self, gsi: int, level: bool) -> None:
+        """Drive a line of the kernel's chips. From any thread."""
+        self._own_chips().set_line(gsi, level)
+
+    def signal_message(self, address: int, data: int) -> int:
+        """Send a message-signalled interrupt; above 0 if a local APIC took it. From any thread."""
+        return self._own_chips().signal_message(address, data)
+
+    def set_routes(self, routes: Sequence[PinRoute | MessageRoute]) -> None:
+        """Replace the table of where lines lead. Raises ConfigurationError for what the kernel refuses."""
+        self._own_chips().set_routes(routes)
+
+    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+        """One edge on a line whenever a host eventfd is signalled."""
+        self._own_chips().connect_eventfd(eventfd, gsi)
+
+    def pin_target(self, chip: str, pin: int) -> PinTarget:
+        """What a pin of the kernel's `pic` or `ioapic` is programmed to."""
+        return self._own_chips().pin_target(chip, pin)
 
     def exit_on_msrs(self) -> None:
         """MSRs that KVM does not know, values that it does not take, what a filter forbids: to whoever runs the vCPU."""

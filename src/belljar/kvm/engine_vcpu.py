@@ -16,7 +16,14 @@ from belljar.errors import (
     ModeUnsupported,
 )
 from belljar.exits import Exit, ExitReason
-from belljar.kvm.abi import ioctls
+from belljar.kvm.abi import caps, ioctls
+from belljar.kvm.abi.flags import (
+    KVM_MP_STATE_HALTED,
+    KVM_MP_STATE_INIT_RECEIVED,
+    KVM_MP_STATE_RUNNABLE,
+    KVM_MP_STATE_UNINITIALIZED,
+)
+from belljar.kvm.chips import MESSAGE_GPA, MESSAGE_NMI, lint0_sends_nmi
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
 from belljar.kvm.mode_check import difference, maps_with_1g_page, refused_bits
@@ -28,6 +35,7 @@ from belljar.kvm.state_codec import (
     unpack_registers,
     unpack_special,
 )
+from belljar.x86.flags import Rflags
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
 if TYPE_CHECKING:
@@ -63,7 +71,9 @@ class KvmVcpu:
         self.index = vcpu.index
         self._loop = vcpu.loop
         self._bus: Bus | None = None
-        vcpu.call(ioctls.KVM_SET_CPUID2, vm.engine.cpu_model.table_for(vcpu.index))
+        self._loop.sleeps = vm.chips is not None
+        tsc_deadline = vm.chips is not None and bool(vcpu.check(caps.KVM_CAP_TSC_DEADLINE_TIMER))
+        vcpu.call(ioctls.KVM_SET_CPUID2, vm.engine.cpu_model.table_for(vcpu.index, tsc_deadline=tsc_deadline))
 
     @property
     def run_page(self) -> RunPage:
@@ -267,6 +277,52 @@ class KvmVcpu:
         if self._loop.exit is None:
             self._loop.exit = decode(REASONS[self._loop.reason], self.index, self.raw.page, self.raw.mapping)
         return self._loop.exit
+
+    # -- sleeping --------------------------------------------------------------------------------------------------
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether HLT waits in the kernel (`belljar.engine.Vcpu.sleeps`)."""
+        return self._loop.sleeps
+
+    def asleep(self) -> bool:
+        """Whether nothing but another vCPU or the host will ever wake this one."""
+        self._loop.asleep = self._sleeps_for_good()
+        return self._loop.asleep
+
+    def _sleeps_for_good(self) -> bool:
+        chips = self._vm.chips
+        if chips is None or self._loop.busy:
+            return False
+        state = self.raw.get_mp_state()  # takes INIT and SIPI that have come
+        if state in (KVM_MP_STATE_UNINITIALIZED, KVM_MP_STATE_INIT_RECEIVED):
+            return True
+        if state != KVM_MP_STATE_HALTED or self.get_registers().rflags & Rflags.IF:
+            return False
+        events = self.raw.get_events()
+        if events.nmi.pending or events.nmi.injected or events.smi.pending or events.smi.latched_init:
+            return False
+        return not (chips.may_send_nmi() or lint0_sends_nmi(self.raw.get_lapic().regs))
+
+    def leave_halt(self) -> None:
+        """Have a halted vCPU go on behind its HLT with the next `run`."""
+        if self._loop.sleeps and self.raw.get_mp_state() == KVM_MP_STATE_HALTED:
+            self.raw.set_mp_state(KVM_MP_STATE_RUNNABLE)
+            self._loop.asleep = False
+
+    def inject_nmi(self) -> None:
+        """KVM_NMI (api.rst 4.64); with the kernel's chips a message to the vCPU's local APIC, which nothing masks.
+
+        KVM_NMI would wait for KVM_RUN to return, and a pulse at LINT1 is what it makes then.
+        """
+        if self._vm.chips is not None:
+            self._vm.chips.signal_message(MESSAGE_GPA | self.index << 12, MESSAGE_NMI)
+            return
+        self._settle()
+        try:
+            self.raw.nmi()
+        except (CapabilityMissing, KvmCallFailed) as error:
+            raise FeatureUnsupported(f"this host's KVM has no NMIs: {error}") from None
 
     def instructions_retired(self) -> int:
         """Raises FeatureUnsupported: KVM does not count."""

@@ -27,6 +27,9 @@ MAX_CPUS = 64
 LOW_MEMORY_LIMIT = 0xC000_0000
 """Guest-physical addresses from here to 4 GiB belong to devices, as on a PC; memory beyond continues at 4 GiB."""
 
+IRQCHIPS = ("kernel",)
+"""Whose interrupt chips: the kernel's (8259 pair, IOAPIC, 8254, local APICs; KVM only)."""
+
 PAGE_SIZES = {"4K": 4 << 10, "2M": 2 << 20, "4M": 4 << 20, "1G": 1 << 30}
 
 
@@ -39,6 +42,9 @@ class MachineConfig:
     raw code; `format` is the file's format if it is not to be told by its content; `command_line` and `modules` (path and
     text of each) are handed to a multiboot kernel. `registers` set registers of every vCPU by name. `output` and `input` are
     the console's ends.
+
+    `irqchip` says whose the interrupt chips are, one of `IRQCHIPS`; None: there are none, HLT ends a vCPU, and all vCPUs
+    start together. With them, only vCPU 0 starts, and INIT and start-up IPIs bring up the others.
 
     `msr_handler` is asked for what the engine itself would refuse with #GP (unknown MSRs; on KVM also bad values), and
     `hypercall_handler` for the hypercalls that the engine hands over. Each gets the exit, on the vCPU's thread, and returns
@@ -60,6 +66,7 @@ class MachineConfig:
     registers: Mapping[str, int] = field(default_factory=dict)
     output: Output | None = None
     input: Input | None = None
+    irqchip: str | None = None
     msr_handler: Callable[[ReadMsr | WriteMsr], int | None] | None = None
     hypercall_handler: Callable[[Hypercall], int | None] | None = None
     mergeable: bool = False
@@ -76,6 +83,10 @@ class MachineConfig:
             raise ConfigurationError(f"{self.cpus} vCPUs will not do", hint=f"from 1 to {MAX_CPUS}")
         if self.page_size is not None and self.page_size not in PAGE_SIZES.values():
             raise ConfigurationError(f"there are no pages of {self.page_size} bytes", hint=", ".join(PAGE_SIZES))
+        if self.irqchip is not None and self.irqchip not in IRQCHIPS:
+            raise ConfigurationError(
+                f"there are no interrupt chips called {self.irqchip!r}", hint=f"interrupt chips: {', '.join(IRQCHIPS)}"
+            )
         if self.cpl not in (None, 0, 3):
             raise ConfigurationError(f"a guest starts at CPL 0 or 3, not {self.cpl}")
         for name, value in (("load", self.load_gpa), ("entry", self.entry_gva)):

@@ -45,6 +45,9 @@ class Cpu:
         self.vcpu = vcpu
         self.index = vcpu.index
         self.halted = False
+        """Whether it has halted and nothing wakes it any more."""
+        self.asleep = False
+        """The same by the look of it, where vCPUs sleep inside the engine (`Vcpu.sleeps`) and may wake each other."""
 
     @property
     def registers(self) -> Registers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.console import Capture
@@ -29,6 +29,13 @@ from belljar.machine.runner import Observer, Runner
 from belljar.machine.select import select_engine
 from belljar.memory import GuestMemory
 from belljar.x86 import modes
+
+if TYPE_CHECKING:
+    from belljar.devices.lines import Line
+    from belljar.machine.interrupts import EngineInterrupts
+
+COM1_GSI = 4
+"""The first serial port's interrupt line on a PC."""
 
 
 class Machine:
@@ -50,6 +57,8 @@ class Machine:
         self._owns_engine = not hasattr(self.config.engine, "create_vm")
         self.engine_reason = ""
         self.vm: Vm | None = None
+        self.interrupts: EngineInterrupts | None = None
+        """Lines, messages and routes, where `irqchip` asked for chips."""
         self.cpus: tuple[Cpu, ...] = ()
         self.memory = GuestMemory()
         self.engine: Engine
@@ -63,6 +72,8 @@ class Machine:
     def _build(self) -> None:
         self.engine, self.engine_reason = select_engine(self.config.engine, self.guest)
         self.vm = self.engine.create_vm()
+        if self.config.irqchip is not None:
+            self._use_chips(self.vm, self.config.irqchip)
         for gpa, size in self.config.memory_layout():
             region = self.memory.add(
                 gpa, size, name="ram", mergeable=self.config.mergeable, huge_pages=self.config.huge_pages
@@ -73,6 +84,8 @@ class Machine:
         for index, state in enumerate(self.setup.states):
             vcpu = self.vm.create_vcpu(index)
             vcpus.append(vcpu)
+            if index and self.interrupts is not None:
+                continue  # after reset, waiting for INIT and start-up IPI
             registers = {**self.guest.registers_of(index), **self.config.registers}
             if registers:
                 state.registers = with_parts(state.registers, registers)
@@ -86,6 +99,12 @@ class Machine:
         if self.config.hypercall_handler is not None:
             self.vm.exit_on_hypercalls()
         self._runner = Runner(self.engine, self.cpus, self.bus, self._describe, self._answer)
+
+    def _use_chips(self, vm: Vm, irqchip: str) -> None:
+        from belljar.machine.interrupts import EngineInterrupts  # a machine without chips need not wait for it
+
+        vm.use_chips(irqchip)
+        self.interrupts = EngineInterrupts(vm)
 
     def _load(self) -> modes.Setup:
         """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
@@ -111,7 +130,7 @@ class Machine:
         self.bus: Bus = LockedBus() if len(self.cpus) > 1 else Bus()
         self.devices = (
             DebugConsole(output),
-            Serial(output, self.config.input),
+            Serial(output, self.config.input, line=self.line(COM1_GSI, "serial") if self.interrupts else None),
             DebugExit(self._debug_exit),
         )
         assert self.vm is not None
@@ -119,6 +138,15 @@ class Machine:
             self.bus.attach(device)
             for port in getattr(device, "batched_ports", ()):
                 self.vm.batch_writes(port)
+
+    def line(self, gsi: int, source: str) -> Line:
+        """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without `irqchip`."""
+        return self._chips().line(gsi, source)
+
+    def _chips(self) -> EngineInterrupts:
+        if self.interrupts is None:
+            raise ConfigurationError("this machine has no interrupt chips", hint='Machine(..., irqchip="kernel")')
+        return self.interrupts
 
     def _debug_exit(self, status: int) -> None:
         self._runner.finish(End.DEBUG_EXIT, f"the guest asked to end with status {status}", status=status)

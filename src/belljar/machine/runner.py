@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from threading import Event, Lock, Thread
+from threading import Condition, Event, Thread
 
 from belljar.engine import Bus, Engine
 from belljar.exits import Exit, ExitReason, SystemEvent
+from belljar.machine.census import Census
 from belljar.machine.cpu import Cpu
 from belljar.machine.result import STATUS, End, RunResult
 
@@ -47,7 +48,8 @@ class Runner:
         self._bus = bus
         self._describe = describe
         self._answer = answer
-        self._lock = Lock()
+        self._lock = Condition()
+        self._census = Census(cpus, self._lock)
         self._deadline_ns: int | None = None
         self._failure: BaseException | None = None
         self.result: RunResult | None = None
@@ -68,11 +70,14 @@ class Runner:
             if self.result is None:
                 chosen = STATUS[end] if status is None else status
                 self.result = RunResult(end, chosen, message, None if cpu is None else cpu.index, exit)
+            self._lock.notify_all()
         self._kick_all()
 
     def stop(self) -> None:
         """End the run that is going on, or else the next one, with End.STOPPED. From any thread."""
-        self._stop_requested = True
+        with self._lock:
+            self._stop_requested = True
+            self._lock.notify_all()
         self._kick_all()
 
     def _kick_all(self) -> None:
@@ -116,9 +121,11 @@ class Runner:
         self._deadline_ns = None if timeout is None else now + int(timeout * 1e9)
         self.result = None
         self._failure = None
+        self._census.cancel()
         if all(cpu.halted for cpu in self._cpus):
             for cpu in self._cpus:
-                cpu.halted = False  # running on after the end of everything continues behind the HLT
+                cpu.halted = cpu.asleep = False  # running on after the end of everything continues behind the HLT
+                cpu.vcpu.leave_halt()
         return now
 
     def _conclude(self, started_ns: int) -> RunResult:
@@ -147,7 +154,9 @@ class Runner:
             for event in ended:
                 event.wait()
         except BaseException as interruption:
-            self._failure = interruption
+            with self._lock:
+                self._failure = interruption
+                self._lock.notify_all()
             self._kick_all()
         for thread, event in zip(threads, ended, strict=True):
             if thread.ident is not None:
@@ -161,8 +170,12 @@ class Runner:
                 if reason.answerable:
                     self._serve(cpu, observer)
                 self._settle(cpu, reason, active)
+                if self._census.going_on and self._census.take_part(cpu, self._over, self._deadline_ns):
+                    self._all_asleep(cpu)
         except BaseException as failure:
-            self._failure = self._failure or failure
+            with self._lock:
+                self._failure = self._failure or failure
+                self._lock.notify_all()
             self._kick_all()
         finally:
             ended.set()
@@ -173,9 +186,12 @@ class Runner:
         """Run vCPUs in turn; yields exits if `single_exit`, else nothing."""
         alone = len(active) == 1
         budget = instructions
+        sleeps = active[0].vcpu.sleeps and not alone
         while self.result is None:
             for cpu in active:
                 if cpu.halted or self.result is not None:
+                    continue
+                if sleeps and self._sleeps_on(cpu, active):
                     continue
                 slice_ns, slice_instructions = self._slice(alone, budget)
                 before = cpu.vcpu.instructions_retired() if budget is not None else 0
@@ -229,7 +245,40 @@ class Runner:
         elif reason is not ExitReason.INSTRUCTION_LIMIT:
             self._finish_badly(End.GAVE_UP, cpu)
 
+    def _over(self) -> bool:
+        return self.result is not None or self._failure is not None or self._stop_requested
+
+    def _sleeps_on(self, cpu: Cpu, active: Sequence[Cpu]) -> bool:
+        """In turn, nobody runs meanwhile: whether it is not this one's turn because it sleeps; the end if all do."""
+        if not cpu.vcpu.asleep():
+            return False
+        if all(other.vcpu.asleep() for other in active):
+            self._all_asleep(cpu)
+        return True
+
+    def _all_asleep(self, cpu: Cpu) -> None:
+        for each in self._cpus:
+            each.halted = True
+        self.finish(End.HALT, "the guest halted", cpu=cpu)
+
+    def _fell_asleep(self, cpu: Cpu, active: Sequence[Cpu]) -> None:
+        """A vCPU that sleeps inside the engine: the run is over if all do, at one and the same time."""
+        if len(active) == 1:
+            if all(each.vcpu.asleep() for each in self._cpus):
+                self._all_asleep(cpu)
+            elif len(self._cpus) > 1 and cpu.vcpu.asleep():
+                self.finish(End.HALT, f"vCPU {cpu.index} sleeps until another wakes it", cpu=cpu)
+            return
+        cpu.asleep = True
+        if all(other.asleep for other in active) and self._census.begin():
+            for other in active:
+                if other is not cpu:
+                    other.vcpu.kick()
+
     def _halt(self, cpu: Cpu, active: Sequence[Cpu]) -> None:
+        if cpu.vcpu.sleeps:
+            self._fell_asleep(cpu, active)
+            return
         cpu.halted = True
         with self._lock:
             last = all(other.halted for other in active)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from belljar.engine import MemoryRegion
-from belljar.errors import ClosedError
+from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.errors import ClosedError, EngineError, FeatureUnsupported
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of_unknown
 from belljar.soft.hypervisor.vcpu import SoftVcpu
@@ -74,6 +74,30 @@ class SoftVm:
         self.vcpus.append(vcpu)
         return vcpu
 
+    def use_chips(self, which: str) -> None:
+        """Raises FeatureUnsupported: there is no kernel beneath whose chips could be used."""
+        raise FeatureUnsupported(f"the soft engine has no interrupt chips called {which!r}", hint="`--engine kvm` may")
+
+    def set_line(self, gsi: int, level: bool) -> None:
+        """Raises EngineError, as do all calls about chips: there are none."""
+        raise _no_chips()
+
+    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+        """Raises EngineError."""
+        raise _no_chips()
+
+    def signal_message(self, address: int, data: int) -> int:
+        """Raises EngineError."""
+        raise _no_chips()
+
+    def set_routes(self, routes: Sequence[PinRoute | MessageRoute]) -> None:
+        """Raises EngineError."""
+        raise _no_chips()
+
+    def pin_target(self, chip: str, pin: int) -> PinTarget:
+        """Raises EngineError."""
+        raise _no_chips()
+
     def exit_on_msrs(self) -> None:
         """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made."""
         self._check_open()
@@ -114,3 +138,7 @@ class SoftVm:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _no_chips() -> EngineError:
+    return EngineError("the soft engine has no interrupt chips of its own")

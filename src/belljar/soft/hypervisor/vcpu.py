@@ -283,6 +283,22 @@ class SoftVcpu:
         """The exit that ended the last `run`, whole."""
         return self.log.last()
 
+    @property
+    def sleeps(self) -> bool:
+        """Never: HLT is an exit."""
+        return False
+
+    def asleep(self) -> bool:
+        """Never: HLT is an exit."""
+        return False
+
+    def leave_halt(self) -> None:
+        """Nothing to do: RIP is behind the HLT."""
+
+    def inject_nmi(self) -> None:
+        """Raises FeatureUnsupported: the processor takes no interrupts yet."""
+        raise FeatureUnsupported("the soft engine injects no NMIs yet", hint="`--engine kvm` does")
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
         return self._open().retired

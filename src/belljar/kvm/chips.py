@@ -1,0 +1,160 @@
+"""The kernel's interrupt chips as an engine offers them: made, driven, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from belljar.engine import MessageRoute, PinRoute, PinTarget
+from belljar.errors import CapabilityMissing, ConfigurationError, FeatureUnsupported, KvmCallFailed
+from belljar.kvm.abi import caps
+from belljar.kvm.abi.flags import (
+    KVM_IRQCHIP_IOAPIC,
+    KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE,
+    KVM_PIT_SPEAKER_DUMMY,
+)
+from belljar.kvm.vcpu import Vcpu
+from belljar.kvm.vm import Vm
+from belljar.kvm.vm_interrupts import IrqchipRoute, MsiRoute
+
+IDENTITY_MAP_GPA = 0xFEFF_C000
+TSS_GPA = 0xFEFF_D000
+"""Four pages in the hole below 4 GiB where no device is: KVM's own, on Intel processors without unrestricted guests (api.rst
+4.36, 4.40)."""
+
+PIC_PINS = 8
+"""Of one 8259; the second is behind pin 2 of the first."""
+
+IOAPIC_PINS = 24
+
+DELIVERY = ("fixed", "lowest-priority", "smi", "reserved", "nmi", "init", "reserved", "extint")
+"""82093AA data sheet 3.2.4."""
+
+NMI_LIKE = ("smi", "nmi", "init")
+"""Delivery modes that RFLAGS.IF does not hold back."""
+
+MESSAGE_GPA = 0xFEE0_0000
+MESSAGE_NMI = 4 << 8
+"""A message's address, the APIC id in bits 12 to 19, and the data of one whose delivery mode is NMI (SDM 3A 11.11)."""
+
+ID_OFFSET, LDR_OFFSET, DFR_OFFSET, LVT_LINT0_OFFSET = 0x20, 0xD0, 0xE0, 0x350
+DFR_FLAT = 0xF
+BROADCAST = 0xFF
+LVT_MASKED = 1 << 16
+DELIVERY_SHIFT, DELIVERY_MASK = 8, 7
+"""SDM 3A 11.4.1, 11.5.1, 11.6.2."""
+
+
+class KernelChips:
+    """8259 pair, IOAPIC, 8254 and local APICs in the kernel. Raises FeatureUnsupported where the kernel has none."""
+
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+        self.vcpus: list[Vcpu] = []
+        try:
+            if vm.check(caps.KVM_CAP_SET_IDENTITY_MAP_ADDR):
+                vm.set_identity_map_address(IDENTITY_MAP_GPA)
+            if vm.check(caps.KVM_CAP_SET_TSS_ADDR):
+                vm.set_tss_address(TSS_GPA)
+            vm.create_irqchip()
+            vm.create_pit(KVM_PIT_SPEAKER_DUMMY)
+        except (CapabilityMissing, KvmCallFailed) as error:
+            raise FeatureUnsupported(f"this host's KVM has no interrupt chips: {error}") from None
+
+    def set_line(self, gsi: int, level: bool) -> None:
+        """KVM_IRQ_LINE."""
+        self._vm.set_irq_line(gsi, level)
+
+    def signal_message(self, address: int, data: int) -> int:
+        """KVM_SIGNAL_MSI; 0 where no local APIC takes it, or it is no interrupt message."""
+        try:
+            return self._vm.signal_msi(address, data)
+        except KvmCallFailed:
+            return 0
+
+    def set_routes(self, routes: Sequence[PinRoute | MessageRoute]) -> None:
+        """KVM_SET_GSI_ROUTING."""
+        try:
+            self._vm.set_gsi_routing([_entry(route) for route in routes])
+        except KvmCallFailed as error:
+            raise ConfigurationError(f"KVM refuses the interrupt routes: {error}") from None
+
+    def pin_target(self, chip: str, pin: int) -> PinTarget:
+        """What the guest programmed a pin to, from KVM_GET_IRQCHIP."""
+        return self._ioapic_target(pin) if chip == "ioapic" else self._pic_target(pin)
+
+    def _ioapic_target(self, pin: int) -> PinTarget:
+        fields = self._vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic.redirtbl[pin]
+        return PinTarget(
+            fields & 0xFF,
+            DELIVERY[fields >> DELIVERY_SHIFT & DELIVERY_MASK],
+            bool(fields >> 15 & 1),
+            bool(fields >> 16 & 1),
+            fields >> 56,
+            logical := bool(fields >> 11 & 1),
+            self._reached(fields >> 56, logical),
+        )
+
+    def _reached(self, destination: int, logical: bool) -> tuple[int, ...]:
+        return tuple(vcpu.index for vcpu in self.vcpus if matches(vcpu.get_lapic().regs, destination, logical))
+
+    def _pic_target(self, pin: int) -> PinTarget:
+        which = KVM_IRQCHIP_PIC_MASTER if pin < PIC_PINS else KVM_IRQCHIP_PIC_SLAVE
+        pic = self._vm.get_irqchip(which).chip.pic
+        masked = bool(pic.imr >> pin % PIC_PINS & 1)
+        if pin >= PIC_PINS:
+            masked |= bool(self._vm.get_irqchip(KVM_IRQCHIP_PIC_MASTER).chip.pic.imr >> 2 & 1)
+        level = bool(pic.elcr >> pin % PIC_PINS & 1)
+        return PinTarget(pic.irq_base & 0xF8 | pin % PIC_PINS, "extint", level, masked, 0, False, self._listening())
+
+    def _listening(self) -> tuple[int, ...]:
+        return tuple(vcpu.index for vcpu in self.vcpus if lint0_takes_pic(vcpu.get_lapic().regs))
+
+    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+        """KVM_IRQFD."""
+        self._vm.add_irqfd(eventfd, gsi)
+
+    def may_send_nmi(self) -> bool:
+        """Whether a pin of the IOAPIC is open for something that a vCPU with RFLAGS.IF=0 takes, as an NMI watchdog is."""
+        table = self._vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic.redirtbl
+        return any(
+            not entry >> 16 & 1 and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] in NMI_LIKE for entry in table
+        )
+
+
+def lint0_sends_nmi(registers: bytes) -> bool:
+    """Whether the local APIC with this register page makes NMIs of what comes at LINT0 (the 8254's ticks, for one)."""
+    entry = _register(registers, LVT_LINT0_OFFSET)
+    return not entry & LVT_MASKED and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] in NMI_LIKE
+
+
+def lint0_takes_pic(registers: bytes) -> bool:
+    """Whether it passes the 8259's interrupts on."""
+    entry = _register(registers, LVT_LINT0_OFFSET)
+    return not entry & LVT_MASKED and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] == "extint"
+
+
+def matches(registers: bytes, destination: int, logical: bool) -> bool:
+    """Whether an xAPIC message's destination means the local APIC with this register page (SDM 3A 11.6.2)."""
+    if destination == BROADCAST:
+        return True
+    if not logical:
+        return _register(registers, ID_OFFSET) >> 24 == destination
+    mine = _register(registers, LDR_OFFSET) >> 24
+    if _register(registers, DFR_OFFSET) >> 28 == DFR_FLAT:
+        return bool(mine & destination)
+    return mine >> 4 == destination >> 4 and bool(mine & destination & 0xF)
+
+
+def _register(registers: bytes, offset: int) -> int:
+    return int.from_bytes(registers[offset : offset + 4], "little")
+
+
+def _entry(route: PinRoute | MessageRoute) -> IrqchipRoute | MsiRoute:
+    if isinstance(route, MessageRoute):
+        return MsiRoute(*route)
+    if route.chip == "ioapic":
+        return IrqchipRoute(route.gsi, KVM_IRQCHIP_IOAPIC, route.pin)
+    if route.pin < PIC_PINS:
+        return IrqchipRoute(route.gsi, KVM_IRQCHIP_PIC_MASTER, route.pin)
+    return IrqchipRoute(route.gsi, KVM_IRQCHIP_PIC_SLAVE, route.pin - PIC_PINS)

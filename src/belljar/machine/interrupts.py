@@ -1,0 +1,98 @@
+"""A machine's interrupt lines when the chips are the engine's: who drives them, and where they lead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+
+from belljar.devices.lines import (
+    IoapicRoute,
+    Line,
+    LineRoute,
+    MsiRoute,
+    PicRoute,
+    PinState,
+    Route,
+    check_gsi,
+    check_routes,
+    pc_routes,
+)
+from belljar.engine import MessageRoute, PinRoute, Vm
+from belljar.errors import ConfigurationError
+
+
+class EngineInterrupts:
+    """Lines, messages and routes of the engine's chips, wired as a PC's. Its calls may come from any thread."""
+
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+        self._lock = Lock()
+        self._lines: dict[int, list[Line]] = {}
+        self._levels: dict[int, int] = {}
+        self._routes: tuple[Route, ...] = ()
+        self.set_routes(pc_routes())
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The table, as it was last set."""
+        return self._routes
+
+    def set_routes(self, routes: Sequence[Route]) -> None:
+        """Replace the table. Raises ConfigurationError for a line or pin that does not exist, or what the engine refuses."""
+        check_routes(routes)
+        self._vm.set_routes([_for_engine(route) for route in routes])
+        self._routes = tuple(routes)
+
+    def line(self, gsi: int, source: str) -> Line:
+        """A new source, called `source` in reports, on a line (GSI). The line is up while any of its sources holds it up."""
+        check_gsi(gsi, source)
+        lines = self._lines.setdefault(gsi, [])
+        line = Line(self, gsi, source, 1 << len(lines))
+        lines.append(line)
+        return line
+
+    def drive(self, line: Line, level: bool) -> int:
+        """Set one source's level; called by `Line`. 1 if the line went up by that."""
+        with self._lock:
+            before = self._levels.get(line.gsi, 0)
+            after = before | line.bit if level else before & ~line.bit
+            self._levels[line.gsi] = after
+            if bool(before) == bool(after):
+                return 0
+            self._vm.set_line(line.gsi, level)
+            return int(level)
+
+    def signal_msi(self, address: int, data: int) -> int:
+        """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it."""
+        if not 0 <= address < 1 << 64 or not 0 <= data < 1 << 32:
+            raise ConfigurationError(f"a message is a 64-bit address and 32-bit data, not {address:#x}, {data:#x}")
+        return self._vm.signal_message(address, data)
+
+    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+        """One edge on a line whenever a host eventfd is signalled, without this process's help."""
+        check_gsi(gsi, "eventfd")
+        self._vm.connect_eventfd(eventfd, gsi)
+
+    def explain(self) -> list[LineRoute]:
+        """Which line reaches which vector on which vCPU, as the chips are programmed now, by GSI. Not during a run."""
+        rows = []
+        for route in sorted(self._routes, key=lambda route: route.gsi):
+            gsi = route.gsi
+            sources = tuple(line.source for line in self._lines.get(gsi, ()))
+            level = bool(self._levels.get(gsi, 0))
+            if isinstance(route, MsiRoute):
+                state = PinState(route.data & 0xFF, "msi", "edge", False, ())
+                rows.append(LineRoute(gsi, sources, level, "msi", 0, state, (route.address, route.data)))
+                continue
+            chip = "pic" if isinstance(route, PicRoute) else "ioapic"
+            found = self._vm.pin_target(chip, route.pin)
+            trigger = "level" if found.level_triggered else "edge"
+            state = PinState(found.vector, found.delivery, trigger, found.masked, found.cpus)
+            rows.append(LineRoute(gsi, sources, level, chip, route.pin, state))
+        return rows
+
+
+def _for_engine(route: Route) -> PinRoute | MessageRoute:
+    if isinstance(route, MsiRoute):
+        return MessageRoute(*route)
+    return PinRoute(route.gsi, "ioapic" if isinstance(route, IoapicRoute) else "pic", route.pin)
