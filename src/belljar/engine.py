@@ -322,6 +322,10 @@ class Engine(Protocol):
     def threaded(self) -> bool:
         """True: each vCPU wants a host thread. False: one thread runs all vCPUs in turn, a budget of instructions each."""
 
+    @property
+    def counts_instructions(self) -> bool:
+        """Whether runs can be limited to a number of instructions."""
+
     def create_vm(self) -> Vm:
         """A VM without memory and vCPUs."""
 

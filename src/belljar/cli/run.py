@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,11 +16,15 @@ from belljar.cli.spec import Command, Option
 from belljar.devices.console import FileInput
 from belljar.engine import ENGINES
 from belljar.errors import ConfigurationError
+from belljar.exits import Exit
 from belljar.machine import End, Machine, RunResult
 from belljar.machine.result import STATUS
 
 TO_STDERR = "-"
 """What `--trace` without a value stands for."""
+
+INSTRUCTIONS = "insn"
+"""`--trace insn` shows instructions instead of exits."""
 
 QUIET_ENDS = (End.HALT, End.POWER_OFF, End.RESET, End.DEBUG_EXIT)
 """Ends that are the guest's own will and need no words."""
@@ -53,19 +58,35 @@ Exit status:
 def run(given: dict[str, Any]) -> int:
     """Run a guest; the exit status."""
     with ExitStack() as stack:
-        trace, report = _open_files(given["trace"], given["report"], stack)
+        trace_to, by_instruction = _trace_options(given["trace"])
+        trace, report = _open_files(trace_to, given["report"], stack)
         console = ConsoleOutput(1)
         machine = stack.enter_context(
-            Machine(given["guest"], output=console, input=FileInput(0), **machine_options(given))
+            Machine(
+                given["guest"],
+                output=console,
+                input=FileInput(0),
+                count_instructions=given["instructions"] is not None or by_instruction,
+                **machine_options(given),
+            )
         )
         console.attach(machine)
         _say_engine(machine)
-        tracer = None if trace is None else _Tracer(machine, trace)
+        tracer = None if trace is None else _Tracer(machine, trace, by_instruction)
         result = _run(machine, given["timeout"], given["instructions"], tracer)
         status = _status(result, console)
         if report is not None:
             _write_report(machine, result, status, report)
         return _last_words(machine, result, console, status)
+
+
+def _trace_options(trace: str | None) -> tuple[str | None, bool]:
+    """Where the trace goes, and whether it is one of instructions: `insn` (to stderr) or `insn:FILE`."""
+    if trace == INSTRUCTIONS:
+        return TO_STDERR, True
+    if trace is not None and trace.startswith(INSTRUCTIONS + ":"):
+        return trace.removeprefix(INSTRUCTIONS + ":"), True
+    return trace, False
 
 
 def _open_files(trace: str | None, report: str | None, stack: ExitStack) -> tuple[OutputFile | None, OutputFile | None]:
@@ -104,14 +125,20 @@ def _run(machine: Machine, timeout: float | None, instructions: int | None, trac
 class _Tracer:
     """Gathers trace lines and writes them in pieces; on a terminal, each at once."""
 
-    def __init__(self, machine: Machine, file: OutputFile) -> None:
-        from belljar.observe.trace import Trace
-
+    def __init__(self, machine: Machine, file: OutputFile, by_instruction: bool) -> None:
         self._file = file
         self._lines: list[str] = []
         self._size = 0
         self._piece = 1 if file.is_terminal else 1 << 14
-        self.observe = Trace(machine, self._add)
+        self.observe: Callable[[Exit], None] | None = None
+        if by_instruction:
+            from belljar.observe.instruction_trace import trace_instructions
+
+            trace_instructions(machine, self._add)
+        else:
+            from belljar.observe.trace import Trace
+
+            self.observe = Trace(machine, self._add)
 
     def _add(self, line: str) -> None:
         self._lines.append(line)
@@ -186,7 +213,14 @@ COMMAND = Command(
             "N",
             values.count,
         ),
-        Option("--trace", "trace", "Write a line for every exit to FILE, or to stderr.", "[FILE]", bare=TO_STDERR),
+        Option(
+            "--trace",
+            "trace",
+            "Write a line for every exit to FILE, or to stderr; with `insn` or `insn:FILE` for every instruction "
+            "and the registers that it changed.",
+            "[FILE]",
+            bare=TO_STDERR,
+        ),
         Option("--report", "report", "Write a report of the run to FILE as JSON, also when the guest crashed.", "FILE"),
     ),
 )

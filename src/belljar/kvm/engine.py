@@ -46,6 +46,7 @@ class KvmEngine:
 
     name = "kvm"
     threaded = True
+    counts_instructions = False
 
     def __init__(self, path: str = DEVICE) -> None:
         self.path = path

@@ -49,6 +49,8 @@ class MachineConfig:
     `msr_handler` is asked for what the engine itself would refuse with #GP (unknown MSRs; on KVM also bad values), and
     `hypercall_handler` for the hypercalls that the engine hands over. Each gets the exit, on the vCPU's thread, and returns
     the answer, 64 bits: what is read or returned, any number for a write; None refuses, as the engine would have.
+
+    `count_instructions` makes `auto` take an engine that can limit a run to a number of instructions.
     """
 
     guest: str | Path | bytes
@@ -69,6 +71,7 @@ class MachineConfig:
     irqchip: str | None = None
     msr_handler: Callable[[ReadMsr | WriteMsr], int | None] | None = None
     hypercall_handler: Callable[[Hypercall], int | None] | None = None
+    count_instructions: bool = False
     mergeable: bool = False
     huge_pages: bool = False
 

@@ -17,7 +17,7 @@ from belljar.devices.debug_console import DebugConsole
 from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
 from belljar.engine import DebugControl, Engine, Vm, Watchpoint
-from belljar.errors import ClosedError, ConfigurationError, GuestMemoryError
+from belljar.errors import ClosedError, ConfigurationError, GuestMemoryError, ModeUnsupported
 from belljar.exits import Debug, Exit, Hypercall
 from belljar.machine.config import MachineConfig
 from belljar.machine.cpu import Cpu, with_parts
@@ -26,7 +26,7 @@ from belljar.machine.guest import Guest, resolve
 from belljar.machine.halt import halt_length
 from belljar.machine.result import End, RunResult
 from belljar.machine.runner import Observer, Runner
-from belljar.machine.select import select_engine
+from belljar.machine.select import next_engine, select_engine
 from belljar.memory import GuestMemory
 from belljar.x86 import modes
 
@@ -70,7 +70,20 @@ class Machine:
         self.timings_ns["create"] = time.perf_counter_ns() - started_ns
 
     def _build(self) -> None:
-        self.engine, self.engine_reason = select_engine(self.config.engine, self.guest)
+        self.engine, self.engine_reason = select_engine(self.config)
+        try:
+            self._assemble()
+        except ModeUnsupported as error:
+            other = next_engine(self.config, self.engine, error.message)
+            if other is None:
+                raise
+            self._release()
+            self.memory = GuestMemory()
+            self.engine, self.engine_reason = other
+            self._assemble()
+
+    def _assemble(self) -> None:
+        """VM, memory, guest, vCPUs and devices on the engine that was chosen."""
         self.vm = self.engine.create_vm()
         if self.config.irqchip is not None:
             self._use_chips(self.vm, self.config.irqchip)
@@ -314,6 +327,9 @@ class Machine:
         if self._closed:
             return
         self._closed = True
+        self._release()
+
+    def _release(self) -> None:
         if self.vm is not None:
             self.vm.close()
         self.memory.close()

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
-from belljar.engine import Engine, auto, open_engine
-from belljar.machine.guest import Guest
+from belljar.engine import ENGINES, Engine, open_engine
+from belljar.errors import EngineUnavailable
+from belljar.machine.config import MachineConfig
 
 
-def select_engine(wanted: str | Engine, guest: Guest) -> tuple[Engine, str]:
+def select_engine(config: MachineConfig) -> tuple[Engine, str]:
     """The engine, and why it was taken (empty if the caller chose). Raises EngineUnavailable, ConfigurationError."""
+    wanted = config.engine
     if not isinstance(wanted, str):
         return wanted, ""
     if wanted != "auto":
         return open_engine(wanted), ""
-    choice = auto()
-    return choice.engine, choice.why
+    return _first(tuple(ENGINES), config, [])
+
+
+def next_engine(config: MachineConfig, refused: Engine, reason: str) -> tuple[Engine, str] | None:
+    """With `auto`, the next engine after one that refused the guest, and why; None if the caller chose, or none is left."""
+    if config.engine != "auto":
+        return None
+    names = tuple(ENGINES)
+    left = names[names.index(refused.name) + 1 :]
+    if not left:
+        return None
+    return _first(left, config, [f"{refused.name}: {reason}"])
+
+
+def _first(names: tuple[str, ...], config: MachineConfig, rejected: list[str]) -> tuple[Engine, str]:
+    """The first of `names` that opens and can do what the configuration asks for."""
+    for name in names:
+        try:
+            engine = open_engine(name)
+        except EngineUnavailable as error:
+            rejected.append(f"{name}: {error.message}")
+            continue
+        if config.count_instructions and not engine.counts_instructions:
+            engine.close()
+            rejected.append(f"{name}: it cannot count instructions")
+            continue
+        return engine, "; ".join(rejected) or f"{name} is available"
+    raise EngineUnavailable(
+        "no engine can run this guest here: " + "; ".join(rejected), hint="`belljar doctor` says what to do"
+    )

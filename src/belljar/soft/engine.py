@@ -22,6 +22,7 @@ class SoftEngine:
 
     name = "soft"
     threaded = False
+    counts_instructions = True
 
     def __init__(self, *, without: Iterable[str] = ()) -> None:
         self._features_off = off_mask(without)

@@ -60,6 +60,7 @@ class SoftVcpu:
         self.debug = DebugControl()
         self.bus: Bus
         self.reporting = False
+        self.shows_deliveries = False
         self.exits_on_msrs = False
         self.exits_on_hypercalls = False
         self._waiting: ExitReason | None = None
@@ -190,6 +191,8 @@ class SoftVcpu:
                 raise EngineError(f"VM entry of vCPU {self.index} failed: {error}") from None
             if ended is not None:
                 return ended
+            if self.shows_deliveries and reason == Reason.PAUSE_BUDGET and processor.retired == before:
+                return self.end(InstructionLimit(self.index))
             if single_step and processor.retired != before:
                 return stepped(self)
             looks -= 1
@@ -247,6 +250,11 @@ class SoftVcpu:
         if self._observer is not None:
             self._observer(exit)
         return exit.reason
+
+    def show_deliveries(self) -> None:
+        """From now on, a run also ends (INSTRUCTION_LIMIT) when an exception was delivered, before its handler runs."""
+        self._open().stop_on_delivery(True)
+        self.shows_deliveries = True
 
     def wait_for_answer(self, exit: Exit) -> ExitReason:
         """The run ends in the middle of an instruction, which `answer` finishes."""

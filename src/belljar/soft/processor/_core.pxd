@@ -552,6 +552,7 @@ ctypedef struct Cpu:
     u64 timer_end          # instructions_retired at which the VMX preemption timer expires
     u64 entry_retired      # instructions_retired at the last VM entry
     # --- the host's own debugging (core/watch.py)
+    u32 stop_on_delivery   # run_guest comes back after each exception that it delivered
     u32 watched            # breakpoints or watchpoints are set: one instruction at a time
     u32 watch_hit          # 1 + number of the watchpoint that the present instruction hit
     u32 breakpoint_count

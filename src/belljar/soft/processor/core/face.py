@@ -408,6 +408,10 @@ class Processor:
         cpu.watched = 1 if breakpoints or watchpoints else 0
         update_mode(cpu)
 
+    def stop_on_delivery(self, wanted: cython.bint) -> None:
+        """Whether `enter` shall come back (PAUSE_BUDGET) after each exception delivered, for those who show single steps."""
+        self.cpu.stop_on_delivery = 1 if wanted else 0
+
     def invept(self) -> None:
         """Forget every translation (INVEPT, all contexts)."""
         flush_tlb(self.cpu)

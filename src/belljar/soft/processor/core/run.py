@@ -211,3 +211,5 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
         if status == FAULT or status == EXIT:
             if take(cpu, status) == EXIT:
                 return EXIT
+            if cpu.stop_on_delivery:
+                return STOP
