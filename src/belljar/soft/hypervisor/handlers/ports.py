@@ -60,10 +60,11 @@ def _string(vcpu: SoftVcpu, qualification: int) -> ExitReason | None:
     if qualification & IS_IN:
         count = _items_ahead(vcpu, size) if qualification & IS_REPEATED else 1
         window.expect(port, size, count)
-    reason: int = Reason.PAUSE_EMULATED
-    while reason == Reason.PAUSE_EMULATED:
+    while True:
+        left = len(window.ahead)
         reason = vcpu.carry_out()
-        if not window.ahead:
+        # Items stay behind when the instruction faults: the handler's accesses must not be taken for its iterations.
+        if reason != Reason.PAUSE_EMULATED or len(window.ahead) in (0, left):
             break
     return vcpu.carried_out(reason)
 
