@@ -723,6 +723,8 @@ cdef enum:  # opcode maps: index = ((map * 4 + mandatory prefix) << 8) | opcode
     MAP_VEX_0F3A = 5
     MAPS = 6
     GROUP_POOL = 1024       # entries for groups
+    UNKNOWN_WITH_MODRM = 0x200      # entries (under a prefix that MAP_ONE has no use for) for invalid opcodes of the
+    UNKNOWN_WITH_IMMEDIATE = 0x201  # three-byte maps, all of which have ModRM, and an immediate byte in 0F 3A
 
 ctypedef struct Opcode:
     Handler *reg_handlers  # by log2 of the operand size
@@ -752,6 +754,7 @@ ctypedef struct Decoder:
     int vex_w
     int vex_l
     int vex_prefix
+    int invalid            # #UD, once the length is known to be good
     int code               # the opcode's last byte
     int modrm              # -1: none
     u32 op_flags           # flags of the opcode found

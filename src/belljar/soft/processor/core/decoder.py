@@ -72,7 +72,8 @@ def decode_vex(d: cython.pointer(Decoder), real: cython.bint) -> cython.int:
         if real or (d.bytes[d.position] & 0xC0) != 0xC0:
             return -1
     if d.operand or d.repeat or d.lock or d.has_rex:
-        return -2
+        d.invalid = 1
+        d.lock = 0
     if not fetch(d, 1, cython.address(first)):
         return -3
     d.vex = 1
@@ -143,6 +144,12 @@ def decode_opcode(d: cython.pointer(Decoder), entry: cython.pointer(cython.point
     entry[0] = cython.address(opcodes[((which * 4 + prefix) << 8) | d.code])
     if entry[0].flags & OP_ELSE_PLAIN and not has_feature(d.cpu, entry[0].feature):
         entry[0] = cython.address(opcodes[((which * 4 + d.operand) << 8) | d.code])
+    if which > MAP_0F and not entry[0].flags & OP_VALID:
+        # Its length is known all the same, and counts before #UD.
+        d.invalid = 1
+        entry[0] = cython.address(
+            opcodes[UNKNOWN_WITH_IMMEDIATE if which == MAP_0F3A or which == MAP_VEX_0F3A else UNKNOWN_WITH_MODRM]
+        )
     return DECODED
 
 
@@ -251,7 +258,7 @@ def decode_modrm(
         if not opcode.flags & OP_VALID:
             return DECODE_INVALID
     if opcode.flags & (OP_NO_MEM if d.modrm < 0xC0 else OP_NO_REG):
-        return DECODE_INVALID
+        d.invalid = 1
     register = (d.modrm >> 3) & 7
     if not opcode.flags & OP_SEGREG:
         register |= (d.rex & 4) << 1
@@ -364,6 +371,21 @@ def clear_insn(d: cython.pointer(Decoder), insn: cython.pointer(Insn)) -> cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def not_allowed(d: cython.pointer(Decoder), insn: cython.pointer(Insn), opcode: cython.pointer(Opcode)) -> cython.bint:
+    """Whether a known opcode is #UD here. It is told only after its length was found good: over 15 bytes is #GP(0) first."""
+    flags: u32 = opcode.flags
+    if flags & (OP_NOT64 if d.mode == 0 else OP_ONLY64):
+        return True
+    if flags & OP_FEATURE and not flags & OP_ELSE_PLAIN and not has_feature(d.cpu, opcode.feature):
+        return True
+    if d.vex and (d.vex_l or (d.vex_vvvv and not flags & OP_VEX_VVVV)):
+        return True
+    return d.lock and not (flags & OP_LOCK and insn.flags & INSN_MEM)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def decode_insn(d: cython.pointer(Decoder), insn: cython.pointer(Insn)) -> cython.int:
     """Decode one instruction at d.bytes; d.cpu, bytes, available, mode and offset are given. DECODED or another DECODE_*."""
     opcode: cython.pointer(Opcode) = cython.NULL
@@ -371,7 +393,7 @@ def decode_insn(d: cython.pointer(Decoder), insn: cython.pointer(Insn)) -> cytho
     swap: u8
     handlers: cython.pointer(Handler)
     d.position = d.rex = d.has_rex = d.operand = d.address = d.lock = d.repeat = d.vex = d.vex_l = 0
-    d.vex_vvvv = 0
+    d.vex_vvvv = d.vex_w = d.invalid = 0
     d.segment = d.modrm = -1
     clear_insn(d, insn)
     answer = decode_prefixes(d)
@@ -392,14 +414,8 @@ def decode_insn(d: cython.pointer(Decoder), insn: cython.pointer(Insn)) -> cytho
         if answer != DECODED:
             return answer
     d.op_flags = opcode.flags
-    if d.op_flags & (OP_NOT64 if d.mode == 0 else OP_ONLY64):
-        return DECODE_INVALID
-    if d.op_flags & OP_FEATURE and not d.op_flags & OP_ELSE_PLAIN and not has_feature(d.cpu, opcode.feature):
-        return DECODE_INVALID
-    if d.vex and (d.vex_l or (d.vex_vvvv and not d.op_flags & OP_VEX_VVVV)):
-        return DECODE_INVALID
-    if d.lock and not (d.op_flags & OP_LOCK and insn.flags & INSN_MEM):
-        return DECODE_INVALID
+    if not_allowed(d, insn, opcode):
+        d.invalid = 1
     d.size = decode_size(d, d.op_flags)
     insn.flags |= d.size << INSN_OSIZE_SHIFT
     if d.op_flags & OP_OPREG:
@@ -410,6 +426,8 @@ def decode_insn(d: cython.pointer(Decoder), insn: cython.pointer(Insn)) -> cytho
             return answer
     elif d.op_flags & OP_VEX_VVVV:
         insn.imm = 8 * d.vex_vvvv
+    if d.invalid:
+        return DECODE_INVALID
     finish_address(d, insn)
     if d.op_flags & OP_SWAP and not insn.flags & INSN_MEM:
         swap = insn.reg

@@ -235,6 +235,8 @@ def fill_extensions() -> cython.void:
     i: cython.int
     vex: u32 = OP_MODRM | OP_SIZE_W1 | OP_VEX_VVVV
     group: cython.pointer(Opcode)
+    put_prefix(MAP_ONE, 2, 0, OP_MODRM, IMM_NONE, cython.NULL, cython.NULL)
+    put_prefix(MAP_ONE, 2, 1, OP_MODRM, IMM_8, cython.NULL, cython.NULL)
     for i in range(2):
         featured(
             put_prefix(MAP_0F38, i, 0xF0, OP_MODRM | OP_NO_REG, IMM_NONE, cython.NULL, movbe_rm_table), FEATURE_MOVBE
