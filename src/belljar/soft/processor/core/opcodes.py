@@ -381,6 +381,7 @@ def fill_shifts_and_bits() -> cython.void:
     put(MAP_ONE, 0x6B, OP_MODRM | OP_SWAP, IMM_8, imul_rri_table, imul_rmi_table)
     put(MAP_0F, 0xBC, OP_MODRM, IMM_NONE, scan_table, scan_table)
     put(MAP_0F, 0xBD, OP_MODRM, IMM_NONE, scan_table + 4, scan_table + 4)
+    put_operation(MAP_0F, 0xB8, OP_MODRM | OP_ENDS, IMM_NONE, op_ud)
     put_feature_prefix(0xB8, scan_table + 8, FEATURE_POPCNT, 0)
     put_feature_prefix(0xBD, scan_table + 12, FEATURE_LZCNT, OP_ELSE_PLAIN)
     put_feature_prefix(0xBC, scan_table + 16, FEATURE_BMI1, OP_ELSE_PLAIN)
