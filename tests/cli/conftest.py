@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,11 +56,24 @@ def belljar(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return run
 
 
-def start(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
-    """Start a command line as a process of its own."""
+class Child(subprocess.Popen[bytes]):
+    """A process that does not outlive the `with` block that it was started for, whatever went wrong in there."""
+
+    def __exit__(self, *error: object) -> None:
+        if self.poll() is None and error[0] is not None:
+            self.kill()
+        super().__exit__(*error)  # type: ignore[arg-type]
+
+
+def start(*arguments: object, **options: object) -> Child:
+    """Start a command line as a process of its own, that Ctrl-C reaches even where the tests' own shell ignores it."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-m", "belljar", *(str(a) for a in arguments)]
-    return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload, no-any-return]
+
+    def as_in_a_terminal() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return Child(command, env=environment, preexec_fn=as_in_a_terminal, **options)  # type: ignore[call-overload, no-any-return]
 
 
 @pytest.fixture
