@@ -54,8 +54,8 @@ def steps(text: str) -> list[Step]:
 
 def matches(shown: str, got: str) -> bool:
     """Whether `got` is what the page shows, `...` standing for anything."""
-    pattern = re.escape(shown.strip()).replace(r"\.\.\.", ".*")
-    return re.fullmatch(pattern, re.sub(r"[ \t]+$", "", got, flags=re.MULTILINE).strip(), re.DOTALL) is not None
+    shown, got = (re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip() for text in (shown, got))
+    return re.fullmatch(re.escape(shown).replace(r"\.\.\.", ".*"), got, re.DOTALL) is not None
 
 
 def run(step: Step, folder: Path, status: int) -> tuple[str, int]:
