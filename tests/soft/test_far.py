@@ -36,6 +36,7 @@ from bare_guest import (
     VM,
     LongGuest,
     ProtectedGuest,
+    RealGuest,
     descriptor,
     gate,
 )  # fmt: skip
@@ -337,3 +338,22 @@ def test_far_return_inward_is_refused():
         cb          retf
         """)
         assert (end.vector, end.error) == (13, CODE0)
+
+
+def test_far_call_beyond_the_limit_leaves_the_stack_alone():
+    with RealGuest() as guest:
+        guest.write(0x5800, struct.pack("<IH", 0x10000, 0))
+        guest.write(STACK - 8, b"\xaa" * 8)
+        end = guest.run("""
+        31c0        xor ax, ax
+        8ed8        mov ds, ax
+        66ff1e0058  call dword far [0x5800]
+        """)
+        assert end.vector == 13
+        assert guest.read(STACK - 8, 2) == 0xAAAA
+    with ProtectedGuest() as guest:
+        guest.write(STACK - 8, b"\xaa" * 8)
+        end = guest.run("""
+        9a000001003800  call 0x38:0x10000
+        """)
+        assert (end.vector, end.error, end.returns[0]) == (13, 0, CODE)

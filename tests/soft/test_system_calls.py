@@ -361,3 +361,23 @@ def test_open_ports_read_all_ones():
         f4          hlt
         """)
         assert (guest.read(0x5800, 4), end.registers[RAX], end.registers[RCX]) == (0xFFFFFF, 0xFFFFFFFF, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """
+        f36c  rep insb
+        """,
+        """
+        f36f  rep outsd
+        """,
+    ],
+)
+def test_permission_is_asked_even_for_no_items(text):
+    with ProtectedGuest(3) as guest:
+        guest.cpu.put(RCX, 0)
+        assert guest.run(text).error == 0
+    with ProtectedGuest() as guest:
+        guest.cpu.put(RCX, 0)
+        assert guest.run(text + "\nf4 hlt").vector is None

@@ -184,6 +184,17 @@ def far_jump(cpu: cython.pointer(Cpu), selector: u32, offset: u64) -> cython.int
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def return_room(cpu: cython.pointer(Cpu), size: cython.int) -> cython.int:
+    """Whether the stack segment has room for a far return address, without touching memory: NEXT or #SS(0)."""
+    mask: u64 = stack_mask(cpu)
+    if linear_address(cpu, SS, (cpu.gpr[RSP] - size) & mask, size, ACCESS_WRITE) != NEXT:
+        return FAULT
+    return linear_address(cpu, SS, (cpu.gpr[RSP] - 2 * size) & mask, size, ACCESS_WRITE)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def push_return(cpu: cython.pointer(Cpu), size: cython.int, sp: cython.pointer(u64)) -> cython.int:
     """Write CS and the return address below the stack pointer, which the caller commits from sp[0]: NEXT, FAULT or EXIT."""
     status: cython.int = stack_write(cpu, cpu.gpr[RSP] - size, size, cpu.segment[CS].selector)
@@ -200,7 +211,11 @@ def call_code(cpu: cython.pointer(Cpu), selector: u32, d: cython.pointer(Descrip
     """CALL to a code segment at the present CPL, its descriptor checked: BRANCH, FAULT or EXIT."""
     sp: u64 = 0
     mask: u64 = stack_mask(cpu)
-    status: cython.int = push_return(cpu, size, cython.address(sp))
+    status: cython.int = return_room(cpu, size)
+    if status == NEXT:
+        status = code_offset_fault(cpu, d, offset, 0)
+    if status == NEXT:
+        status = push_return(cpu, size, cython.address(sp))
     if status == NEXT:
         status = enter_code(cpu, selector, d, offset)
     if status == BRANCH:
@@ -289,7 +304,11 @@ def call_code_long(cpu: cython.pointer(Cpu), d: cython.pointer(Descriptor), offs
     frame: cython.pointer(StackFrame) = cython.address(frame_space)
     status: cython.int
     frame_current(cpu, frame, 8, 0)
-    status = frame_push(cpu, frame, cpu.segment[CS].selector)
+    status = frame_room(cpu, frame, 2)
+    if status == NEXT:
+        status = code_offset_fault(cpu, d, offset, 0)
+    if status == NEXT:
+        status = frame_push(cpu, frame, cpu.segment[CS].selector)
     if status == NEXT:
         status = frame_push(cpu, frame, cpu.next_rip)
     if status == NEXT:
@@ -310,7 +329,11 @@ def far_call(cpu: cython.pointer(Cpu), selector: u32, offset: u64, size: cython.
     kind: u32
     status: cython.int
     if not in_protected(cpu):
-        status = push_return(cpu, size, cython.address(sp))
+        status = return_room(cpu, size)
+        if status == NEXT and offset > cpu.segment[CS].limit:
+            status = raise_fault(cpu, EXC_GP, 0)
+        if status == NEXT:
+            status = push_return(cpu, size, cython.address(sp))
         if status == NEXT:
             status = enter_real_code(cpu, selector, offset)
         if status == BRANCH:

@@ -44,10 +44,12 @@ def insn_port(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> u32:
 @cython.nogil
 @cython.exceptval(check=False)
 def port_access(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), port: u32, size: cython.int, is_in: cython.bint, gva: u64, string: cython.bint) -> cython.int:
-    """Permission, then the VM's controls: NEXT, FAULT or EXIT."""
+    """Permission, then the VM's controls: NEXT, FAULT, EXIT, or OUTSIDE: a repetition of no items, which ends here."""
     status: cython.int = port_fault(cpu, port, size)
     if status != NEXT:
         return status
+    if string and string_is_over(cpu, insn):
+        return OUTSIDE
     cpu.io_string = string
     return vmx_io(cpu, insn, port, size, is_in, gva)
 
@@ -142,9 +144,9 @@ def op_ins(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     offset: u64 = cpu.gpr[RDI] & address_mask(insn)
     place: cython.pointer(u8)
     status: cython.int
-    if string_is_over(cpu, insn):
-        return NEXT
     status = port_access(cpu, insn, port, size, True, offset + (0 if in_long_code(cpu) else cpu.base[ES]), True)
+    if status == OUTSIDE:
+        return NEXT
     if status != NEXT:
         return status
     # The place must be good before the port is read: reading may have side effects.
@@ -169,11 +171,11 @@ def op_outs(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     segment: cython.int = insn_segment(insn)
     value: u64 = 0
     status: cython.int
-    if string_is_over(cpu, insn):
-        return NEXT
     status = port_access(
         cpu, insn, port, size, False, offset + (0 if in_long_code(cpu) and segment < FS else cpu.base[segment]), True
     )
+    if status == OUTSIDE:
+        return NEXT
     if status == NEXT:
         status = read_memory(cpu, segment, offset, size, cython.address(value))
     if status != NEXT:
