@@ -202,6 +202,19 @@ def test_counter_0_interrupts_at_its_rate(mode: int) -> None:
     assert rises in range(PIT_HZ // 1193 - 2, PIT_HZ // 1193 + 2)
 
 
+def test_a_rate_generators_first_ticks_come_one_period_apart() -> None:
+    clock, pit, levels = chip()
+    out(pit, (0x43, 0x34), (0x40, 100), (0x40, 0))
+    times = []
+    while len(times) < 4:
+        deadline_ns = clock.next_deadline_ns()
+        assert deadline_ns is not None
+        clock.advance_to(deadline_ns)
+        times.append(pit.now())
+        assert levels == [False, True] * len(times)
+    assert times == [101, 201, 301, 401]
+
+
 def test_time_skipped_merges_ticks_and_costs_one_call() -> None:
     clock, pit, levels = chip()
     out(pit, (0x43, 0x14), (0x40, 2))

@@ -87,22 +87,25 @@ class TimerQueue:
 
     def next_deadline_ns(self) -> int | None:
         """When the earliest timer is due; None if there is none."""
-        while self._heap and not self._heap[0][2].active:
-            heappop(self._heap)
+        heap = self._heap
+        while heap and not heap[0][2].active:
+            heappop(heap)
             self._cancelled -= 1
-        return self._heap[0][0] if self._heap else None
+        return heap[0][0] if heap else None
 
     def run_due(self, now_ns: int) -> int:
         """Run what is due at `now_ns` and was there when the call began; how many ran."""
         newest = self._made
         later = []
         ran = 0
-        while (deadline_ns := self.next_deadline_ns()) is not None and deadline_ns <= now_ns:
+        while self._heap and self._heap[0][0] <= now_ns:  # what a callback adds may be a new list
             entry = heappop(self._heap)
             if entry[1] > newest:
                 later.append(entry)  # made by a callback: its turn comes with the next call, so that every call ends
+            elif entry[2].fire():
+                ran += 1
             else:
-                ran += entry[2].fire()
+                self._cancelled -= 1
         for entry in later:
             heappush(self._heap, entry)
         return ran

@@ -1,4 +1,4 @@
-"""What may wait for a vCPU beside maskable interrupts: NMI, SMI, INIT and start-up IPIs, each a latch of one.
+"""What may wait for a vCPU beside maskable interrupts: NMI, SMI, INIT and start-up IPIs.
 
 The local APIC sets them, the vCPU takes them between instructions: INIT first, then a start-up IPI (which counts only while
 waiting for one: a vCPU in any other state takes it and does nothing, SDM 3A 9.4.1), SMI, NMI (held back while NMIs are
@@ -11,16 +11,22 @@ from collections.abc import Callable
 from typing import Any
 
 NO_SIPI = -1
+NMIS_BLOCKED, NMIS_OPEN = 1, 2
+"""How many NMIs wait at most: one while NMIs are blocked; else two, of which the first is as good as taken (as KVM has it)."""
 
 
 class CpuSignals:
-    """The latches of one vCPU. `wake` is called for every new one: look before the next instruction, leave HLT if need be."""
+    """The latches of one vCPU. `wake` is called for every new one: look before the next instruction, leave HLT if need be.
 
-    __slots__ = ("_wake", "init", "nmi", "sipi", "smi")
+    The vCPU keeps `nmi_blocked` up to date, from the delivery of an NMI to the IRET that ends it.
+    """
+
+    __slots__ = ("_wake", "init", "nmi_blocked", "nmis", "sipi", "smi")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self.nmi = self.smi = self.init = False
+        self.nmis = 0
+        self.nmi_blocked = self.smi = self.init = False
         self.sipi = NO_SIPI
         """The vector of a start-up IPI (start at `vector << 12`), or `NO_SIPI`."""
 
@@ -29,9 +35,14 @@ class CpuSignals:
         """Whether anything waits."""
         return self.nmi or self.smi or self.init or self.sipi >= 0
 
+    @property
+    def nmi(self) -> bool:
+        """Whether an NMI waits."""
+        return self.nmis > 0
+
     def raise_nmi(self) -> None:
-        """Latch an NMI; one more is lost while one waits, as on the processor's pin."""
-        self.nmi = True
+        """Latch an NMI; more than can wait are lost."""
+        self.nmis = min(self.nmis + 1, NMIS_BLOCKED if self.nmi_blocked else NMIS_OPEN)
         self._wake()
 
     def raise_smi(self) -> None:
@@ -51,8 +62,9 @@ class CpuSignals:
         self._wake()
 
     def take_nmi(self) -> bool:
-        """Whether an NMI waited; it does not any more."""
-        waited, self.nmi = self.nmi, False
+        """Whether an NMI waited; it does not any more, another may."""
+        waited = self.nmis > 0
+        self.nmis -= waited
         return waited
 
     def take_smi(self) -> bool:
@@ -72,9 +84,16 @@ class CpuSignals:
 
     def state(self) -> dict[str, Any]:
         """The latches."""
-        return {"nmi": int(self.nmi), "smi": int(self.smi), "init": int(self.init), "sipi": self.sipi}
+        return {
+            "nmis": self.nmis,
+            "nmi_blocked": int(self.nmi_blocked),
+            "smi": int(self.smi),
+            "init": int(self.init),
+            "sipi": self.sipi,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take them back; nobody is woken."""
-        self.nmi, self.smi, self.init = bool(state["nmi"]), bool(state["smi"]), bool(state["init"])
+        self.nmis, self.nmi_blocked = state["nmis"], bool(state["nmi_blocked"])
+        self.smi, self.init = bool(state["smi"]), bool(state["init"])
         self.sipi = state["sipi"]

@@ -110,7 +110,8 @@ class Pit:
             self._timer = None
         if self._line is None or not self._connected:
             return
-        change = counter.next_change(now)
+        pulse_end = counter.next_pulse_end(now)
+        change = pulse_end if pulse_end is not None and out else counter.next_change(now)
         if change is not None:
             self._timer = self._clock.call_at(_ns(change), self._tick)
 
@@ -119,6 +120,12 @@ class Pit:
         self._timer = None
         now = self.now()
         counter = self.counters[0]
+        pulse_end = counter.next_pulse_end(now)
+        if pulse_end is not None and self._out and now > counter.start:
+            self._drive(False)
+            self._drive(True)
+            self._timer = self._clock.call_at(max(_ns(pulse_end), self._clock.now_ns() + MIN_TICK_NS), self._tick)
+            return
         out = counter.out(now)
         if out == self._out:
             self._drive(not out)

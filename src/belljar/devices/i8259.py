@@ -93,9 +93,10 @@ class Pic:
 
     def request(self) -> int:
         """The pin that INT is raised for, or -1."""
-        rank = self._rank(self.irr & ~self.imr)
-        if rank == _NONE:
+        wanted = self.irr & ~self.imr
+        if not wanted:
             return -1
+        rank = self._rank(wanted)
         serving = self.isr
         if self.special_mask:
             serving &= ~self.imr  # data sheet, "Special Mask Mode"
@@ -242,10 +243,13 @@ class PicPair:
 
     def set_pin(self, pin: int, level: bool) -> int:
         """Drive one of 16 pins; above 0 if that made a request, 0 if one was there already, below 0 if masked."""
-        answer = self.chips[pin >> 3].set_pin(pin & 7, level)
+        chip = self.chips[pin >> 3]
+        before = chip.irr
+        answer = chip.set_pin(pin & 7, level)
         if answer > 0 and self._clock is not None:
             self._since_ns[pin] = self._clock.now_ns()
-        self._update()
+        if chip.irr != before:
+            self._update()
         return answer
 
     def name_pin(self, pin: int, source: str) -> None:

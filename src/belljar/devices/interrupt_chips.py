@@ -25,8 +25,8 @@ class InterruptChips:
     """Everything between interrupt lines and vCPUs.
 
     `wake(cpu)` is called whenever something may have become ready for a vCPU. With `send`, the local APICs are elsewhere
-    (a split irqchip): messages go there, `pic_output` is told the 8259's INT level, ends of interrupt come back through
-    `ioapic.end_of_interrupt`, and `lapics` stays empty.
+    (a split irqchip): messages go there, `pic_output` is told the 8259's INT level, `redirected` each IOAPIC pin whose entry
+    was written, ends of interrupt come back through `ioapic.end_of_interrupt`, and `lapics` stays empty.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class InterruptChips:
         wake: Callable[[int], None] = lambda cpu: None,
         send: Callable[[ApicMessage], int] | None = None,
         pic_output: Callable[[bool], None] | None = None,
+        redirected: Callable[[int], None] | None = None,
         eoi_suppression: bool = False,
         virtual_wire: bool = True,
         latch_edges: bool = True,
@@ -56,7 +57,7 @@ class InterruptChips:
         self.lapics: dict[int, Lapic] = {}
         """Local APICs by CPU index, which is also the APIC id."""
         version = VERSION_WITH_EOI if eoi_suppression else VERSION_82093AA
-        self.ioapic = IoApic(self.deliver, version=version, cpus_of=self._cpus_of)
+        self.ioapic = IoApic(self.deliver, version=version, cpus_of=self._cpus_of, changed=redirected)
         self.bus.add_ioapic(self.ioapic)
         self.pic = PicPair(self._pic_level, clock=clock, counts=self.counts, latch_edges=latch_edges)
         self.router = Router(pic=self.pic, ioapic=self.ioapic, send_msi=self.signal_msi)
@@ -101,7 +102,7 @@ class InterruptChips:
         return self.deliver(message) if message is not None else 0
 
     def nmi(self, cpu: int) -> None:
-        """Press a vCPU's NMI button: LINT1 goes up and down (KVM_NMI, api.rst 4.64)."""
+        """Press a vCPU's NMI button: LINT1 goes up and down (api.rst 4.64)."""
         lapic = self.lapics[cpu]
         lapic.set_lint(1, True)
         lapic.set_lint(1, False)

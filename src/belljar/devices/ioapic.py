@@ -43,7 +43,8 @@ _READ_ONLY = DELIVERY_PENDING | REMOTE_IRR
 
 
 class IoApic:
-    """The chip. `deliver` takes each message and says how many APICs took it.
+    """The chip. `deliver` takes each message and says how many APICs took it; `changed` is told which pin's entry was written
+    (with a split irqchip the kernel wants to know each pin's message, for the ends of interrupt).
 
     Pins carry levels of the meaning "asserted": the polarity bit is kept and shown, and already in the wires.
     """
@@ -56,6 +57,7 @@ class IoApic:
         apic_id: int = 0,
         version: int = VERSION_82093AA,
         cpus_of: Callable[[ApicMessage], tuple[int, ...]] | None = None,
+        changed: Callable[[int], None] | None = None,
     ) -> None:
         if version not in (VERSION_82093AA, VERSION_WITH_EOI):
             raise ConfigurationError(f"there is no IOAPIC of version {version:#x}", hint="0x11 or 0x20")
@@ -67,6 +69,7 @@ class IoApic:
         self.pins = 0
         self._deliver = deliver
         self._cpus_of = cpus_of
+        self._changed = changed
         self._names = [f"ioapic pin {pin}" for pin in range(IOAPIC_PINS)]
 
     def mmio_read(self, gpa: int, size: int) -> int:
@@ -117,6 +120,8 @@ class IoApic:
             if not entry & LEVEL:
                 entry &= ~REMOTE_IRR  # guests clear a stuck one by making the entry edge-triggered for a moment
         self.redirection[pin] = entry
+        if self._changed is not None:
+            self._changed(pin)
         if entry & LEVEL and self.pins & 1 << pin:
             self._service(pin)
 
@@ -135,7 +140,8 @@ class IoApic:
         """Who drives a pin, for reports."""
         self._names[pin] = source
 
-    def _message(self, pin: int) -> ApicMessage:
+    def message(self, pin: int) -> ApicMessage:
+        """What a pin sends when it interrupts, as it is programmed now."""
         entry = self.redirection[pin]
         return ApicMessage(
             entry & VECTOR,
@@ -151,7 +157,7 @@ class IoApic:
         entry = self.redirection[pin]
         if entry & MASKED or (entry & LEVEL and entry & REMOTE_IRR):
             return -1
-        taken = self._deliver(self._message(pin))
+        taken = self._deliver(self.message(pin))
         if taken and entry & LEVEL and entry >> DELIVERY_SHIFT & DELIVERY_MASK <= DeliveryMode.LOWEST_PRIORITY:
             self.redirection[pin] |= REMOTE_IRR
         return taken
@@ -167,7 +173,7 @@ class IoApic:
     def pin_state(self, pin: int) -> PinState:
         """What an interrupt on a pin would become now."""
         entry = self.redirection[pin]
-        message = self._message(pin)
+        message = self.message(pin)
         return PinState(
             message.vector,
             DeliveryMode(message.delivery).name.lower().replace("_", "-"),

@@ -38,6 +38,7 @@ from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
 
 VECTOR_NMI = 2
+_LVT_TIMER = int(Reg.LVT_TIMER)
 _LINTS = (Reg.LVT_LINT0, Reg.LVT_LINT1)
 _NAMES = {
     Reg.LVT_TIMER: "lapic timer",
@@ -177,7 +178,9 @@ class Lapic:
 
     def has_interrupt(self) -> bool:
         """Whether there is a maskable interrupt for the vCPU now."""
-        return self.has_extint() or (self.vectors.irr != 0 and self.present and self.vectors.deliverable() >= 0)
+        if self.vectors.irr and self.base & regs.BASE_ENABLED and self.vectors.deliverable() >= 0:
+            return True
+        return self.extint or (self._lint_level[0] and self.accepts_extint)
 
     def has_extint(self) -> bool:
         """Whether the 8259 is to be asked: LINT0 is up and passes it on, or a message said so."""
@@ -193,16 +196,18 @@ class Lapic:
 
     def acknowledge(self) -> int:
         """Take the most urgent interrupt: its vector. If it is gone meanwhile, the spurious vector, and nothing is in service."""
-        if self.has_extint() and self._pic is not None:
+        if (self.extint or self._lint_level[0]) and self.has_extint() and self._pic is not None:
             self.extint = False
             return self._pic.acknowledge()
-        vector = self.vectors.deliverable() if self.present else -1
+        vector = self.vectors.deliverable() if self.base & regs.BASE_ENABLED else -1
         if vector < 0:
             self._count("spurious lapic", self.svr & VECTOR_MASK)
             return self.svr & VECTOR_MASK
         self.vectors.acknowledge(vector)
-        source, since_ns = self._waiting.pop(vector, ("restored", self._clock.now_ns()))
-        self._count(source, vector, self._clock.now_ns() - since_ns)
+        if self._counts is not None:
+            now_ns = self._clock.now_ns()
+            source, since_ns = self._waiting.pop(vector, ("restored", now_ns))
+            self._counts.taken(source, vector, now_ns - since_ns)
         return vector
 
     @property
@@ -282,7 +287,8 @@ class Lapic:
             self._error(Esr.RECEIVE_ILLEGAL_VECTOR)
             return False
         if self.vectors.request(vector, level_triggered):
-            self._waiting[vector] = source, self._clock.now_ns()
+            if self._counts is not None:
+                self._waiting[vector] = source, self._clock.now_ns()
             if vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK:
                 self._wake()
         elif self._counts is not None:
@@ -325,7 +331,7 @@ class Lapic:
             self.receive(ApicMessage(entry & VECTOR_MASK, delivery, source=_NAMES[register]))
 
     def _timer_expired(self) -> None:
-        self.raise_local(Reg.LVT_TIMER)
+        self.accept(self.lvt[_LVT_TIMER] & VECTOR_MASK, False, "lapic timer")  # it runs out only while not masked
 
     def _error(self, error: Esr) -> None:
         self._errors |= error

@@ -62,7 +62,7 @@ class VectorState:
 
     def update_ppr(self) -> None:
         """The processor's priority: the task's, or that of the highest in service (SDM 3A 11.8.3.1)."""
-        serving = max(self.isr.bit_length() - 1, 0) & CLASS_MASK
+        serving = self.isr.bit_length() - 1 & CLASS_MASK if self.isr else 0
         self.ppr = self.tpr if self.tpr & CLASS_MASK >= serving else serving
 
     def word(self, which: int, index: int) -> int:

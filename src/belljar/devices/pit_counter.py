@@ -214,6 +214,15 @@ class PitCounter:
             candidates = (self.count,) if self.mode == TERMINAL_COUNT else (0, self.count)
         return next((self.start + tick for tick in candidates if tick > elapsed), None)
 
+    def next_pulse_end(self, now: int) -> int | None:
+        """The tick after `now` with which a rate generator's next low tick is over, if nothing intervenes; else None.
+
+        What `next_change` says of a timer's usual life, at a fraction of its cost.
+        """
+        if self.mode != RATE_GENERATOR or not self.running or not self.gate or self.next_reload >= 0 or self.count == 1:
+            return None
+        return self.start + (max(now - self.start, 0) // self.count + 1) * self.count
+
     def latch_count(self, now: int) -> None:
         """Keep the value for the next reads, unless one is kept already."""
         if self.latched < 0:
