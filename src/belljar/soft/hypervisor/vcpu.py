@@ -61,6 +61,7 @@ class SoftVcpu:
         self.bus: Bus
         self.reporting = False
         self.shows_deliveries = False
+        self._carried = 0
         self.exits_on_msrs = False
         self.exits_on_hypercalls = False
         self._waiting: ExitReason | None = None
@@ -195,7 +196,8 @@ class SoftVcpu:
                 return self.end(InstructionLimit(self.index))
             if single_step and processor.retired != before:
                 return stepped(self)
-            looks -= 1
+            looks -= 1 + self._carried
+            self._carried = 0
             if reason == Reason.PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
                 now_ns = time.monotonic_ns()
                 if deadline_ns is not None and now_ns >= deadline_ns:
@@ -206,6 +208,7 @@ class SoftVcpu:
 
     def carry_out(self) -> int:
         """Have the processor carry out one instruction, or one iteration, with devices on the bus; why it came back."""
+        self._carried += 1
         self.window.open(self.bus)
         reason = self.processor.emulate(self.window)
         self.memory.host_changed()
@@ -313,7 +316,8 @@ class SoftVcpu:
 
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
-        self.processor.kick()
+        if not self._closed:
+            self.processor.kick()
 
     def exit_counts(self) -> dict[ExitReason, int]:
         """How often this vCPU came back, by reason, since it was made; zero counts left out."""
@@ -326,4 +330,8 @@ class SoftVcpu:
 
     def close(self) -> None:
         """Give everything back. Harmless when repeated."""
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self.processor.vmclear()
+            # The processor owns more than Python knows of, and this object and its window refer to each other.
+            del self.processor, self.window

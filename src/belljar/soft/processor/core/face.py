@@ -105,6 +105,8 @@ class HostMemory:
         if not self.closed:
             self.closed = True
             free_extents(self.host)
+            if self.host.cpus == cython.NULL:
+                free_code(self.host)
 
     def __dealloc__(self):
         if self.host != cython.NULL:

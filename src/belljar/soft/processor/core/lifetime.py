@@ -67,12 +67,23 @@ def host_prepare_code(host: cython.pointer(Host)) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def free_host(host: cython.pointer(Host)) -> cython.void:
-    """Give back everything but the memory behind the extents."""
-    reset_code(host)
+def free_code(host: cython.pointer(Host)) -> cython.void:
+    """Give back all decoded code and its tables; no processor may be left."""
+    if host.jumps != cython.NULL:
+        reset_code(host)
     free(host.hash)
     free(host.jumps)
     free(host.code_pages)
+    host.hash = host.jumps = host.code_pages = cython.NULL
+    host.code_page_room = 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def free_host(host: cython.pointer(Host)) -> cython.void:
+    """Give back everything but the memory behind the extents."""
+    free_code(host)
     free(host.extents)
     free(host)
 
