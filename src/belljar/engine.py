@@ -1,4 +1,4 @@
-"""What a machine needs of an engine, in the machine's own words; and `auto`, which picks one and says why.
+"""What a machine needs of an engine, in the machine's own words; and the engines there are, by name.
 
 `belljar.kvm` and `belljar.soft` satisfy these protocols. Nothing above this floor may ask which one it has, except
 through `Engine.name` and the attributes below.
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
-from belljar.errors import ConfigurationError, EngineUnavailable
+from belljar.errors import ConfigurationError
 from belljar.exits import Exit, ExitReason
-from belljar.records import dataclass, field
+from belljar.records import dataclass
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
 
@@ -340,15 +340,6 @@ ENGINES: dict[str, str] = {
 """Every engine by name, as `module:class`, in the order in which `auto` tries them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """An engine and why it was taken: `rejected` lists (name, reason) of those that could not be."""
-
-    engine: Engine
-    why: str
-    rejected: Sequence[tuple[str, str]] = field(default_factory=tuple)
-
-
 def open_engine(name: str) -> Engine:
     """Open the engine called `name`. Raises ConfigurationError for an unknown one, EngineUnavailable if it cannot run here."""
     if name not in ENGINES:
@@ -357,20 +348,3 @@ def open_engine(name: str) -> Engine:
     module, _, attribute = ENGINES[name].partition(":")
     engine: Engine = getattr(import_module(module), attribute)()
     return engine
-
-
-def auto() -> Choice:
-    """The first engine that opens on this host. Raises EngineUnavailable, with every reason, when none does."""
-    rejected: list[tuple[str, str]] = []
-    for name in ENGINES:
-        try:
-            engine = open_engine(name)
-        except EngineUnavailable as error:
-            rejected.append((name, error.message))
-            continue
-        why = "; ".join(f"{other}: {reason}" for other, reason in rejected)
-        return Choice(engine, why or f"{name} is available", tuple(rejected))
-    raise EngineUnavailable(
-        "no engine can run guests here: " + "; ".join(f"{name}: {reason}" for name, reason in rejected),
-        hint="`belljar doctor` says what to do",
-    )

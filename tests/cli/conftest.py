@@ -65,13 +65,17 @@ class Child(subprocess.Popen[bytes]):
         super().__exit__(*error)  # type: ignore[arg-type]
 
 
-def start(*arguments: object, **options: object) -> Child:
-    """Start a command line as a process of its own, that Ctrl-C reaches even where the tests' own shell ignores it."""
+def start(*arguments: object, before: Callable[[], object] = lambda: None, **options: object) -> Child:
+    """Start a command line as a process of its own, that Ctrl-C reaches even where the tests' own shell ignores it.
+
+    `before` runs in the child before belljar does.
+    """
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-m", "belljar", *(str(a) for a in arguments)]
 
     def as_in_a_terminal() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        before()
 
     return Child(command, env=environment, preexec_fn=as_in_a_terminal, **options)  # type: ignore[call-overload, no-any-return]
 

@@ -90,6 +90,7 @@ def test_auto_says_what_it_took_when_it_is_not_the_first(
     monkeypatch.setitem(sys.modules, "broken_engine", module)
     engines = {"broken": "broken_engine:Broken", "kvm": ENGINES["kvm"]}
     monkeypatch.setattr("belljar.engine.ENGINES", engines)
+    monkeypatch.setattr("belljar.machine.select.ENGINES", engines)
     monkeypatch.setattr("belljar.cli.run.ENGINES", engines)
     done = belljar("run", "hello-real")
     assert (done.status, done.out) == (0, GREETING)
@@ -189,7 +190,7 @@ def test_full_stdout_is_one_line(kvm: object) -> None:
 def test_closed_standard_files_harm_nobody(fd: int, tmp_path: Path, kvm: object) -> None:
     report = tmp_path / "report.json"
     with start(
-        "run", "hello-long", "--report", report, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.close(fd)
+        "run", "hello-long", "--report", report, stdout=subprocess.DEVNULL, before=lambda: os.close(fd)
     ) as child:
         assert child.wait(timeout=30) == 0
     assert json.loads(report.read_text())["end"] == "halt"
