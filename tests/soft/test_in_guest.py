@@ -154,3 +154,22 @@ def test_a_machine_can_do_without_a_feature(without, shown, vector):
         result = machine.run(timeout=20, instructions=100)
         assert (result.end is End.HALT) == (vector is None)
         assert machine.cpu.as_dict()["rbx"] & 1 << 23 == shown
+
+
+def test_software_interrupt_survives_several_exits_on_its_way(soft_engine):
+    """The vector table's page, then the stack's: each exit is injected again with the instruction's length."""
+    code = listing(
+        16,
+        CODE,
+        """
+        0f011e0018  lidt [0x1800]
+        b80050      mov ax, 0x5000
+        8ed0        mov ss, ax
+        bc0080      mov sp, 0x8000
+        cd21        int 0x21
+        """,
+    )
+    pieces = ((0, b"\xf4"), (0x1800, struct.pack("<HI", 0x3FF, 0x60000)))
+    registers, memory = run(soft_engine, "real", code, pieces)
+    assert registers["rip"] == 1
+    assert struct.unpack_from("<HH", memory, FAR_STACK + 0x8000 - 6) == (CODE + len(code), 0)

@@ -143,7 +143,8 @@ def begin_event(cpu: cython.pointer(Cpu), event: cython.pointer(Event), vector: 
     event.rf = resume_flag(cpu, vector, kind)
     cpu.vectoring_info = vector | (kind << 8) | (event.has_error << 11) | VECTORING_VALID
     cpu.vectoring_error = error
-    cpu.vectoring_length = insn_length(cpu.insn) if event.software or kind == KIND_PRIVILEGED else 0
+    # An instruction has at most 15 bytes, so the difference is its length whatever RIP is wrapped to.
+    cpu.vectoring_length = (event.return_rip - cpu.insn_rip) & 15 if event.software or kind == KIND_PRIVILEGED else 0
 
 
 @cython.cfunc
@@ -155,8 +156,8 @@ def deliver_event(cpu: cython.pointer(Cpu), vector: u32, kind: u32, has_error: u
     event: cython.pointer(Event) = cython.address(space)
     redirected: cython.bint = False
     status: cython.int = NEXT
-    begin_event(cpu, event, vector, kind, has_error, error)
     event.return_rip = return_rip
+    begin_event(cpu, event, vector, kind, has_error, error)
     if not cpu.cr0 & CR0_PE:
         status = deliver_real(cpu, event)
     else:

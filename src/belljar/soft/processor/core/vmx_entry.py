@@ -170,6 +170,7 @@ def inject(cpu: cython.pointer(Cpu), info: u32) -> cython.int:
     if cpu.activity == ACTIVITY_HLT:
         cpu.activity = ACTIVE
     update_mode(cpu)
+    fetch_failed(cpu)
     status = deliver_event(
         cpu,
         info & INFO_VECTOR,
