@@ -35,7 +35,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: $(STAMP)
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not soak'
 
 test: lint check
 
