@@ -230,6 +230,29 @@ class Vcpu(Protocol):
     def leave_halt(self) -> None:
         """Have a halted vCPU go on behind its HLT with the next `run`. Harmless where it is not halted."""
 
+    def inject_interrupt(self, vector: int) -> None:
+        """Deliver an external interrupt with the next `run`, once; only when `ready_for_interrupt`, and not during a run.
+
+        For machines whose interrupt chips are their own, as are the next four.
+        """
+
+    def ready_for_interrupt(self) -> bool:
+        """Whether the guest, as the last `run` left it, takes an interrupt: IF, no shadow, and none waiting for delivery."""
+
+    def request_interrupt_window(self, wanted: bool) -> None:
+        """Whether `run` is to return IRQ_WINDOW_OPEN as soon as the guest is ready for an interrupt."""
+
+    @property
+    def task_priority(self) -> int:
+        """CR8 as the guest last left it; setting it sets what the guest reads. `run` returns when the guest changes it."""
+
+    @task_priority.setter
+    def task_priority(self, value: int) -> None: ...
+
+    @property
+    def apic_base(self) -> int:
+        """IA32_APIC_BASE as the guest last left it."""
+
     def inject_nmi(self) -> None:
         """A non-maskable interrupt, taken at the next chance; with the engine's own chips also while it runs.
 
@@ -262,10 +285,10 @@ class Vm(Protocol):
         """A vCPU in the state after reset (SDM 3A 9.1.1)."""
 
     def use_chips(self, which: str) -> None:
-        """Give the VM interrupt chips of the engine's own, before any vCPU is made; without, interrupts are the machine's.
+        """Say whose the interrupt chips are, before any vCPU is made. Not called: there are none.
 
         `kernel`: 8259 pair, IOAPIC, 8254 and a local APIC for each vCPU, of which all but the first then wait for INIT and
-        start-up IPI. Raises FeatureUnsupported where the engine has none.
+        start-up IPI. `user`: the machine's own, which injects what they say. Raises FeatureUnsupported where the engine has none.
         """
 
     def set_line(self, gsi: int, level: bool) -> None:

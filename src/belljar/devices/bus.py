@@ -162,7 +162,7 @@ class LockedBus(Bus):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = RLock()
+        self.lock = self._lock = RLock()
 
     def port_read(self, port: int, size: int) -> int:
         """As `Bus.port_read`."""

@@ -122,8 +122,10 @@ cdef extern from *:
         uint8_t is_write
 
     struct kvm_run:
+        uint8_t request_interrupt_window
         uint8_t immediate_exit
         uint32_t exit_reason
+        uint8_t ready_for_interrupt_injection
         uint8_t if_flag
         uint64_t cr8
         kvm_run_io io
@@ -241,6 +243,7 @@ cdef class RunLoop:
     cdef bint watched
     cdef public bint sleeps
     cdef public bint asleep
+    cdef public bint tells_priority
     cdef long long tick_ns
     cdef unsigned long long counts[REASONS]
 

@@ -419,6 +419,9 @@ class RunLoop:
                 self.counts[REASON_MMIO] += 1
                 self.serve_memory(mmio_read, mmio_write)
             elif number == KVM_EXIT_SET_TPR:  # the new CR8 is in the page already, where the next entry takes it from
+                if self.tells_priority:
+                    self.counts[REASON_INTERRUPTED] += 1
+                    return REASON_INTERRUPTED
                 continue
             else:
                 reason = reasons[number] if number < EXITS else REASON_UNKNOWN
@@ -429,6 +432,11 @@ class RunLoop:
                 observer()
             if single or (reason != REASON_IO and reason != REASON_MMIO):
                 return reason
+            if (
+                page.request_interrupt_window and page.ready_for_interrupt_injection
+            ):  # not all hosts look at every entry
+                self.counts[REASON_INTERRUPTED] += 1
+                return REASON_INTERRUPTED
 
     def collect(self, bus, status):
         """Have collected writes delivered before the exit that came after them; should the bus raise, the exit is kept."""

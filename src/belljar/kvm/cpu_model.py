@@ -49,11 +49,14 @@ class CpuModel:
     def table_for(self, apic_id: int, *, tsc_deadline: bool = False) -> bytearray:
         """The argument of KVM_SET_CPUID2 for one vCPU.
 
-        The TSC deadline timer is never in what KVM supports, for it depends on who has the local APIC (api.rst 4.46).
+        The TSC deadline timer is part of the kernel's local APIC, whatever KVM says it supports (api.rst 4.46).
         """
         table = bytearray(self._table)
-        for offset in self._apic_id_offsets if tsc_deadline else ():
-            table[offset + ECX_BYTE_3] |= ECX_TSC_DEADLINE_BYTE_3
+        for offset in self._apic_id_offsets:
+            if tsc_deadline:
+                table[offset + ECX_BYTE_3] |= ECX_TSC_DEADLINE_BYTE_3
+            else:
+                table[offset + ECX_BYTE_3] &= ~ECX_TSC_DEADLINE_BYTE_3
         for offset in self._apic_id_offsets:
             table[offset] = apic_id & 0xFF
         for offset in self._x2apic_id_offsets:

@@ -113,6 +113,8 @@ class KvmVm:
         self._regions: dict[int, MemoryRegion] = {}
         self._batcher: WriteBatcher | None = None
         self.chips: KernelChips | None = None
+        self.tells_priority = False
+        """Whether runs return when a guest changes CR8."""
 
     def map(self, region: MemoryRegion) -> None:
         """Make a region guest-physical memory. Raises EngineError if it overlaps another or the kernel refuses it."""
@@ -156,10 +158,13 @@ class KvmVm:
         return vcpu
 
     def use_chips(self, which: str) -> None:
-        """Interrupt chips in the kernel, before any vCPU is made (`belljar.engine.Vm.use_chips`)."""
-        if which != "kernel":
+        """Interrupt chips in the kernel, or none there, before any vCPU is made (`belljar.engine.Vm.use_chips`)."""
+        if which == "kernel":
+            self.chips = KernelChips(self.raw)
+        elif which == "user":
+            self.tells_priority = True
+        else:
             raise FeatureUnsupported(f"the KVM engine has no interrupt chips called {which!r}")
-        self.chips = KernelChips(self.raw)
 
     def _own_chips(self) -> KernelChips:
         if self.chips is None:

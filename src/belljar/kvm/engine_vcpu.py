@@ -72,6 +72,7 @@ class KvmVcpu:
         self._loop = vcpu.loop
         self._bus: Bus | None = None
         self._loop.sleeps = vm.chips is not None
+        self._loop.tells_priority = vm.tells_priority
         tsc_deadline = vm.chips is not None and bool(vcpu.check(caps.KVM_CAP_TSC_DEADLINE_TIMER))
         vcpu.call(ioctls.KVM_SET_CPUID2, vm.engine.cpu_model.table_for(vcpu.index, tsc_deadline=tsc_deadline))
 
@@ -118,6 +119,7 @@ class KvmVcpu:
     def set_registers(self, registers: Registers) -> None:
         """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
         self._finish()
+        self.raw.page.ready_for_interrupt_injection = 0  # the next run finds out
         self.raw.call(ioctls.KVM_SET_REGS, pack_registers(registers))
 
     def get_special(self) -> SpecialRegisters:
@@ -309,6 +311,36 @@ class KvmVcpu:
         if self._loop.sleeps and self.raw.get_mp_state() == KVM_MP_STATE_HALTED:
             self.raw.set_mp_state(KVM_MP_STATE_RUNNABLE)
             self._loop.asleep = False
+
+    # -- interrupts from the machine's own chips -------------------------------------------------------------------
+
+    def inject_interrupt(self, vector: int) -> None:
+        """KVM_INTERRUPT (api.rst 4.16)."""
+        self._settle()
+        self.raw.interrupt(vector)
+        self.raw.page.ready_for_interrupt_injection = 0
+
+    def ready_for_interrupt(self) -> bool:
+        """Whether the guest, as the last `run` left it, takes an interrupt."""
+        return bool(self.raw.page.ready_for_interrupt_injection)
+
+    def request_interrupt_window(self, wanted: bool) -> None:
+        """Whether `run` is to return IRQ_WINDOW_OPEN as soon as the guest is ready for an interrupt."""
+        self.raw.page.request_interrupt_window = int(wanted)
+
+    @property
+    def task_priority(self) -> int:
+        """CR8, which lies in the run page (api.rst section 5)."""
+        return self.raw.page.cr8
+
+    @task_priority.setter
+    def task_priority(self, value: int) -> None:
+        self.raw.page.cr8 = value
+
+    @property
+    def apic_base(self) -> int:
+        """IA32_APIC_BASE as the guest last left it."""
+        return self.raw.page.apic_base
 
     def inject_nmi(self) -> None:
         """KVM_NMI (api.rst 4.64); with the kernel's chips a message to the vCPU's local APIC, which nothing masks.

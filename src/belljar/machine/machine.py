@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from belljar.devices.bus import Bus, LockedBus
@@ -17,7 +18,7 @@ from belljar.devices.debug_console import DebugConsole
 from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
 from belljar.engine import DebugControl, Engine, Vm, Watchpoint
-from belljar.errors import ClosedError, ConfigurationError, GuestMemoryError, ModeUnsupported
+from belljar.errors import ClosedError, ConfigurationError, FeatureUnsupported, GuestMemoryError, ModeUnsupported
 from belljar.exits import Debug, Exit, Hypercall
 from belljar.machine.config import MachineConfig
 from belljar.machine.cpu import Cpu, with_parts
@@ -33,6 +34,7 @@ from belljar.x86 import modes
 if TYPE_CHECKING:
     from belljar.devices.lines import Line
     from belljar.machine.interrupts import EngineInterrupts
+    from belljar.machine.own_interrupts import OwnInterrupts
 
 COM1_GSI = 4
 """The first serial port's interrupt line on a PC."""
@@ -57,7 +59,8 @@ class Machine:
         self._owns_engine = not hasattr(self.config.engine, "create_vm")
         self.engine_reason = ""
         self.vm: Vm | None = None
-        self.interrupts: EngineInterrupts | None = None
+        self.own_interrupts: OwnInterrupts | None = None
+        self.interrupts: EngineInterrupts | OwnInterrupts | None = None
         """Lines, messages and routes, where `irqchip` asked for chips."""
         self.cpus: tuple[Cpu, ...] = ()
         self.memory = GuestMemory()
@@ -97,7 +100,7 @@ class Machine:
         for index, state in enumerate(self.setup.states):
             vcpu = self.vm.create_vcpu(index)
             vcpus.append(vcpu)
-            if index and self.interrupts is not None:
+            if index and self.config.irqchip is not None:
                 continue  # after reset, waiting for INIT and start-up IPI
             registers = {**self.guest.registers_of(index), **self.config.registers}
             if registers:
@@ -111,13 +114,14 @@ class Machine:
             self.vm.exit_on_msrs()
         if self.config.hypercall_handler is not None:
             self.vm.exit_on_hypercalls()
-        self._runner = Runner(self.engine, self.cpus, self.bus, self._describe, self._answer)
+        self._runner = Runner(self.engine, self.cpus, self.bus, self._describe, self._answer, self.own_interrupts)
 
     def _use_chips(self, vm: Vm, irqchip: str) -> None:
         from belljar.machine.interrupts import EngineInterrupts  # a machine without chips need not wait for it
 
         vm.use_chips(irqchip)
-        self.interrupts = EngineInterrupts(vm)
+        if irqchip == "kernel":
+            self.interrupts = EngineInterrupts(vm)
 
     def _load(self) -> modes.Setup:
         """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
@@ -140,7 +144,11 @@ class Machine:
         self._capture = Capture() if self.config.output is None else None
         output = self.config.output or self._capture
         assert output is not None
-        self.bus: Bus = LockedBus() if len(self.cpus) > 1 else Bus()
+        self.bus: Bus
+        if self.config.irqchip == "user":
+            self.bus = self._use_own_chips()
+        else:
+            self.bus = LockedBus() if len(self.cpus) > 1 else Bus()
         self.devices = (
             DebugConsole(output),
             Serial(output, self.config.input, line=self.line(COM1_GSI, "serial") if self.interrupts else None),
@@ -156,17 +164,31 @@ class Machine:
         """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without `irqchip`."""
         return self._chips().line(gsi, source)
 
-    def _chips(self) -> EngineInterrupts:
+    def _chips(self) -> EngineInterrupts | OwnInterrupts:
         if self.interrupts is None:
             raise ConfigurationError("this machine has no interrupt chips", hint='Machine(..., irqchip="kernel")')
         return self.interrupts
+
+    def _use_own_chips(self) -> Bus:
+        from belljar.machine.own_interrupts import OwnInterrupts  # as above
+
+        bus = LockedBus()
+        self.interrupts = self.own_interrupts = OwnInterrupts(self.cpus, bus)
+        assert self.vm is not None
+        with suppress(FeatureUnsupported):  # without, there is no x2APIC mode: its registers are not there
+            self.vm.exit_on_msrs()
+        return bus
 
     def _debug_exit(self, status: int) -> None:
         self._runner.finish(End.DEBUG_EXIT, f"the guest asked to end with status {status}", status=status)
 
     def _answer(self, exit: Exit) -> int | None:
+        if self.own_interrupts is not None:
+            answer = self.own_interrupts.answer(exit)
+            if answer is not None:
+                return answer
         handler: Any = self.config.hypercall_handler if isinstance(exit, Hypercall) else self.config.msr_handler
-        answer: int | None = None if handler is None else handler(exit)
+        answer = None if handler is None else handler(exit)
         return answer
 
     def _describe(self, exit: Exit) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from threading import Condition, Event, Thread
+from typing import TYPE_CHECKING
 
 from belljar.engine import Bus, Engine
 from belljar.exits import Exit, ExitReason, SystemEvent
@@ -25,6 +26,9 @@ TURN_INSTRUCTIONS = 10_000
 
 KVM_SYSTEM_EVENT_SHUTDOWN, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_CRASH = 1, 2, 3
 """api.rst 5, KVM_EXIT_SYSTEM_EVENT."""
+
+if TYPE_CHECKING:
+    from belljar.machine.own_interrupts import OwnInterrupts
 
 Observer = Callable[[Exit], None]
 
@@ -42,12 +46,14 @@ class Runner:
         bus: Bus,
         describe: Callable[[Exit], str],
         answer: Callable[[Exit], int | None],
+        own: OwnInterrupts | None = None,
     ) -> None:
         self._engine = engine
         self._cpus = cpus
         self._bus = bus
         self._describe = describe
         self._answer = answer
+        self._own = own
         self._lock = Condition()
         self._census = Census(cpus, self._lock)
         self._deadline_ns: int | None = None
@@ -83,6 +89,8 @@ class Runner:
     def _kick_all(self) -> None:
         for cpu in self._cpus:
             cpu.vcpu.kick()
+        if self._own is not None:
+            self._own.wake_all()
 
     def run(
         self, *, timeout: float | None, instructions: int | None, observer: Observer | None, in_turn: bool
@@ -122,6 +130,8 @@ class Runner:
         self.result = None
         self._failure = None
         self._census.cancel()
+        if self._own is not None:
+            self._own.begin(again=all(cpu.halted for cpu in self._cpus))
         if all(cpu.halted for cpu in self._cpus):
             for cpu in self._cpus:
                 cpu.halted = cpu.asleep = False  # running on after the end of everything continues behind the HLT
@@ -131,6 +141,8 @@ class Runner:
     def _conclude(self, started_ns: int) -> RunResult:
         self._stop_requested = False
         self._deadline_ns = None
+        if self._own is not None:
+            self._own.end()
         if self._failure is not None:
             raise self._failure
         assert self.result is not None
@@ -166,7 +178,7 @@ class Runner:
     def _thread(self, cpu: Cpu, active: Sequence[Cpu], observer: Observer | None, ended: Event) -> None:
         try:
             while self.result is None and self._failure is None and not cpu.halted:
-                reason = cpu.vcpu.run(self._bus, deadline_ns=self._deadline_ns, observer=observer)
+                reason = self._enter(cpu, observer)
                 if reason.answerable:
                     self._serve(cpu, observer)
                 self._settle(cpu, reason, active)
@@ -188,10 +200,21 @@ class Runner:
         budget = instructions
         sleeps = active[0].vcpu.sleeps and not alone
         while self.result is None:
+            ran = self._own is None
             for cpu in active:
                 if cpu.halted or self.result is not None:
                     continue
                 if sleeps and self._sleeps_on(cpu, active):
+                    continue
+                if self._own is not None:
+                    reason = self._own.run(
+                        cpu.index, deadline_ns=self._slice(alone, None)[0], over=self._over, observer=observer,
+                        single_exit=single_exit, patient=alone and len(self._cpus) == 1,
+                    )  # fmt: skip
+                    ran |= reason is not None
+                    if reason is None:
+                        continue
+                    yield from self._settle_turn(cpu, reason, active, observer, single_exit)
                     continue
                 slice_ns, slice_instructions = self._slice(alone, budget)
                 before = cpu.vcpu.instructions_retired() if budget is not None else 0
@@ -204,13 +227,21 @@ class Runner:
                 )
                 if budget is not None:
                     budget -= cpu.vcpu.instructions_retired() - before
-                if reason.answerable:
-                    self._serve(cpu, observer)
-                if single_exit and reason not in (ExitReason.INTERRUPTED, ExitReason.INSTRUCTION_LIMIT):
-                    yield cpu.vcpu.last_exit()
-                self._settle(cpu, reason, active)
+                yield from self._settle_turn(cpu, reason, active, observer, single_exit)
                 if budget is not None and budget <= 0:
                     self.finish(End.INSTRUCTION_LIMIT, f"{instructions} instructions were executed", cpu=cpu)
+
+            if not ran and self.result is None and self._own is not None:
+                self._own.rest_in_turn(self._deadline_ns)
+
+    def _settle_turn(
+        self, cpu: Cpu, reason: ExitReason, active: Sequence[Cpu], observer: Observer | None, single_exit: bool
+    ) -> Iterator[Exit]:
+        if reason.answerable:
+            self._serve(cpu, observer)
+        if single_exit and reason not in (ExitReason.INTERRUPTED, ExitReason.INSTRUCTION_LIMIT):
+            yield cpu.vcpu.last_exit()
+        self._settle(cpu, reason, active)
 
     def _slice(self, alone: bool, budget: int | None) -> tuple[int | None, int | None]:
         """The time and the number of instructions until the next vCPU's turn."""
@@ -220,6 +251,21 @@ class Runner:
             end_ns = time.monotonic_ns() + TURN_NS
             return (end_ns if self._deadline_ns is None else min(end_ns, self._deadline_ns)), budget
         return self._deadline_ns, TURN_INSTRUCTIONS if budget is None else min(TURN_INSTRUCTIONS, budget)
+
+    def _enter(self, cpu: Cpu, observer: Observer | None) -> ExitReason:
+        """Run a vCPU on its own thread."""
+        if self._own is None:
+            return cpu.vcpu.run(self._bus, deadline_ns=self._deadline_ns, observer=observer)
+        reason = self._own.run(
+            cpu.index,
+            deadline_ns=self._deadline_ns,
+            over=self._over,
+            observer=observer,
+            single_exit=False,
+            patient=True,
+        )
+        assert reason is not None
+        return reason
 
     def _serve(self, cpu: Cpu, observer: Observer | None) -> None:
         """Answer an MSR access or a hypercall, and show it."""
@@ -276,6 +322,9 @@ class Runner:
                     other.vcpu.kick()
 
     def _halt(self, cpu: Cpu, active: Sequence[Cpu]) -> None:
+        if self._own is not None:
+            self._all_asleep(cpu)
+            return
         if cpu.vcpu.sleeps:
             self._fell_asleep(cpu, active)
             return

@@ -306,9 +306,35 @@ class SoftVcpu:
     def leave_halt(self) -> None:
         """Nothing to do: RIP is behind the HLT."""
 
+    def inject_interrupt(self, vector: int) -> None:
+        """Raises FeatureUnsupported, as do the next: the processor takes no interrupts yet."""
+        raise _no_interrupts()
+
+    def ready_for_interrupt(self) -> bool:
+        """Never."""
+        return False
+
+    def request_interrupt_window(self, wanted: bool) -> None:
+        """Raises FeatureUnsupported."""
+        raise _no_interrupts()
+
+    @property
+    def task_priority(self) -> int:
+        """CR8."""
+        return self._open().cr8
+
+    @task_priority.setter
+    def task_priority(self, value: int) -> None:
+        self._open().cr8 = value
+
+    @property
+    def apic_base(self) -> int:
+        """IA32_APIC_BASE."""
+        return self._open().apic_base
+
     def inject_nmi(self) -> None:
         """Raises FeatureUnsupported: the processor takes no interrupts yet."""
-        raise FeatureUnsupported("the soft engine injects no NMIs yet", hint="`--engine kvm` does")
+        raise _no_interrupts()
 
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
@@ -335,3 +361,7 @@ class SoftVcpu:
             self.processor.vmclear()
             # The processor owns more than Python knows of, and this object and its window refer to each other.
             del self.processor, self.window
+
+
+def _no_interrupts() -> FeatureUnsupported:
+    return FeatureUnsupported("the soft engine injects no interrupts yet", hint="`--engine kvm` does")

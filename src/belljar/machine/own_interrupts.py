@@ -1,0 +1,198 @@
+"""A machine with interrupt chips of its own: 8259 pair, IOAPIC, local APICs, 8254; its vCPUs are brought what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Condition
+
+from belljar.devices.bus import LockedBus
+from belljar.devices.clock import HostClock, Timer
+from belljar.devices.i8254 import Pit
+from belljar.devices.interrupt_chips import InterruptChips
+from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route
+from belljar.devices.port61 import SystemControlB
+from belljar.errors import FeatureUnsupported
+from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
+from belljar.machine.cpu import Cpu
+from belljar.machine.seat import Activity, Seat
+
+NS_PER_SECOND = 1_000_000_000
+INTERRUPTED, HLT, IRQ_WINDOW_OPEN = ExitReason.INTERRUPTED, ExitReason.HLT, ExitReason.IRQ_WINDOW_OPEN
+NMI_LIKE = ("nmi", "smi", "init")
+
+
+class TimekeepersClock(HostClock):
+    """The host's time, which tells when a timer is made that is due before all others."""
+
+    def __init__(self, earlier: Callable[[], None]) -> None:
+        super().__init__()
+        self._earlier = earlier
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
+        """As `Clock.call_at`."""
+        first_ns = self.next_deadline_ns()
+        timer = super().call_at(deadline_ns, callback)
+        if first_ns is None or deadline_ns < first_ns:
+            self._earlier()
+        return timer
+
+    def monotonic_ns(self, deadline_ns: int) -> int:
+        """A time of this clock as one of time.monotonic_ns()."""
+        return time.monotonic_ns() + deadline_ns - self.now_ns()
+
+
+class OwnInterrupts:
+    """The chips, and the way from them to the vCPUs. Everything about chips happens under `lock`, the bus's own.
+
+    vCPU 0's thread keeps the time: it runs due timers. A vCPU that has halted waits on `lock`, and costs no time.
+    """
+
+    def __init__(self, cpus: Sequence[Cpu], bus: LockedBus) -> None:
+        self.lock = Condition(bus.lock)
+        self.clock = TimekeepersClock(lambda: self._wake(0))
+        self.seats: tuple[Seat, ...] = ()
+        self.chips = InterruptChips(self.clock, cpus=len(cpus), wake=self._wake)
+        pit = Pit(self.clock, self.chips.router.line(PIT_GSI, "pit"))
+        for device in (*self.chips.devices(), pit, SystemControlB(self.clock, pit)):
+            bus.attach(device)
+        self.seats = tuple(Seat(cpu, self.chips.lapics[cpu.index], bus, bus.lock) for cpu in cpus)
+        self.clock.pause()
+
+    # -- lines -----------------------------------------------------------------------------------------------------
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The table, as it was last set."""
+        return self.chips.router.routes
+
+    def set_routes(self, routes: Sequence[Route]) -> None:
+        """Replace the table. Raises ConfigurationError for a line or pin that does not exist."""
+        with self.lock:
+            self.chips.router.set_routes(routes)
+
+    def line(self, gsi: int, source: str) -> Line:
+        """A new source, called `source` in reports, on a line (GSI). The line is up while any of its sources holds it up."""
+        line = self.chips.router.line(gsi, source)
+        return Line(self, gsi, source, line.bit)
+
+    def drive(self, line: Line, level: bool) -> int:
+        """Set one source's level; called by `Line`, from any thread."""
+        with self.lock:
+            return self.chips.router.drive(line, level)
+
+    def signal_msi(self, address: int, data: int) -> int:
+        """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it. From any thread."""
+        with self.lock:
+            return self.chips.signal_msi(address, data)
+
+    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+        """Raises FeatureUnsupported: eventfds reach the kernel's chips only."""
+        raise FeatureUnsupported("an eventfd reaches only the kernel's interrupt chips", hint='irqchip="kernel"')
+
+    def explain(self) -> list[LineRoute]:
+        """Which line reaches which vector on which vCPU, as the chips are programmed now, by GSI."""
+        with self.lock:
+            return self.chips.explain()
+
+    # -- vCPUs -----------------------------------------------------------------------------------------------------
+
+    def _wake(self, index: int) -> None:
+        """Something may be ready for a vCPU, or for the timekeeper: have its thread look."""
+        if index < len(self.seats):
+            self.seats[index].cpu.vcpu.kick()
+            self.lock.notify_all()
+
+    def wake_all(self) -> None:
+        """The run is to end: nobody may go on waiting."""
+        with self.lock:
+            self.lock.notify_all()
+
+    def answer(self, exit: Exit) -> int | None:
+        """What a local APIC's MSR answers; None for other MSRs, and for what it refuses."""
+        if not isinstance(exit, ReadMsr | WriteMsr) or not self.seats[exit.vcpu].covers(exit.msr):
+            return None
+        with self.lock:
+            return self.seats[exit.vcpu].answer(exit)
+
+    def run(
+        self,
+        index: int,
+        *,
+        deadline_ns: int | None,
+        over: Callable[[], bool],
+        observer: Callable[[Exit], None] | None,
+        single_exit: bool,
+        patient: bool,
+    ) -> ExitReason | None:
+        """Run a vCPU, waiting while it has nothing to do; what ended that. HLT: all sleep for good (SDM 3A 9.6.1).
+
+        Unless `patient`, None instead of waiting.
+        """
+        seat = self.seats[index]
+        while True:
+            with self.lock:
+                entered = self._wait(seat, deadline_ns, over, patient)
+                if entered is not None:
+                    return entered if entered is not IRQ_WINDOW_OPEN else None
+                until_ns = self._until(index, deadline_ns)
+            reason = seat.cpu.vcpu.run(seat.bus, deadline_ns=until_ns, single_exit=single_exit, observer=observer)
+            with self.lock:
+                seat.came_back(reason)
+            if reason is INTERRUPTED and (over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)):
+                return INTERRUPTED
+            if reason not in (INTERRUPTED, HLT, IRQ_WINDOW_OPEN):
+                return reason
+
+    def _wait(self, seat: Seat, deadline_ns: int | None, over: Callable[[], bool], patient: bool) -> ExitReason | None:
+        """Wait until a vCPU has something to run for: None. Else what to return instead; IRQ_WINDOW_OPEN: was not patient."""
+        while True:
+            if seat.cpu.index == 0 or not patient:
+                self.clock.run_due()
+            if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
+                return INTERRUPTED
+            if seat.prepare():
+                return None
+            if self.all_asleep():
+                return HLT
+            if not patient:
+                return IRQ_WINDOW_OPEN
+            self.rest(self._until(seat.cpu.index, deadline_ns))
+
+    def rest(self, until_ns: int | None) -> None:
+        """Wait for a wake-up, until a time of time.monotonic_ns() at the latest. Under the lock."""
+        left = None if until_ns is None else max(0, until_ns - time.monotonic_ns()) / NS_PER_SECOND
+        self.lock.wait(left)
+
+    def _until(self, index: int, deadline_ns: int | None) -> int | None:
+        first_ns = self.clock.next_deadline_ns() if index == 0 else None
+        if first_ns is None:
+            return deadline_ns
+        first_ns = self.clock.monotonic_ns(first_ns)
+        return first_ns if deadline_ns is None else min(first_ns, deadline_ns)
+
+    def rest_in_turn(self, deadline_ns: int | None) -> None:
+        """When no vCPU had anything to run for in its turn: wait for the next timer, a wake-up or the time limit."""
+        with self.lock:
+            if not any(seat.activity is Activity.ACTIVE or seat.lapic.signals.pending for seat in self.seats):
+                self.rest(self._until(0, deadline_ns))
+
+    def all_asleep(self) -> bool:
+        """Whether every vCPU has halted for good or waits for another. Under the lock."""
+        if not all(seat.asleep() for seat in self.seats):
+            return False
+        if any(seat.may_get_nmi() for seat in self.seats):
+            return False
+        pins = (self.chips.ioapic.pin_state(pin) for pin in range(IOAPIC_PINS))
+        return not any(not pin.masked and pin.delivery in NMI_LIKE for pin in pins)
+
+    def begin(self, *, again: bool) -> None:
+        """A run begins; `again`: behind the HLT with which everything ended."""
+        self.clock.resume()
+        if again:
+            for seat in self.seats:
+                seat.leave_halt()
+
+    def end(self) -> None:
+        """The run is over: time stands still."""
+        self.clock.pause()
