@@ -57,6 +57,21 @@ class ApicMessage(NamedTuple):
         """Whether only one of the destinations is to get it."""
         return self.delivery == DeliveryMode.LOWEST_PRIORITY or self.redirection_hint
 
+    @property
+    def broadcast(self) -> bool:
+        """Whether the destination is every APIC."""
+        return self.destination == (BROADCAST_X2APIC if self.wide else BROADCAST_XAPIC)
+
+    def names_xapic(self, logical_id: int, *, flat: bool) -> bool:
+        """Whether a logical destination has an xAPIC's 8-bit id: a set of eight, or clusters of four (SDM 3A 11.6.2.2)."""
+        if flat:
+            return bool(logical_id & self.destination)
+        return logical_id >> 4 == self.destination >> 4 and bool(logical_id & self.destination & 0xF)
+
+    def names_x2apic(self, logical_id: int) -> bool:
+        """The same for the 32-bit id of an x2APIC: clusters of sixteen (SDM 3A 11.12.10.1)."""
+        return logical_id >> 16 == self.destination >> 16 and bool(logical_id & self.destination & 0xFFFF)
+
     def to_msi(self) -> tuple[int, int]:
         """The address and data of the memory write that means the same, as KVM_SIGNAL_MSI takes them."""
         address = MSI_ADDRESS_BASE << 20 | (self.destination & 0xFF) << 12

@@ -19,13 +19,14 @@ from typing import Any, Protocol
 
 from belljar.devices import lapic_registers as regs
 from belljar.devices.apic_bus import ApicBus
-from belljar.devices.apic_message import BROADCAST_X2APIC, BROADCAST_XAPIC, FIRST_VECTOR, ApicMessage, DeliveryMode
+from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode
 from belljar.devices.clock import Clock, Tsc
 from belljar.devices.cpu_signals import CpuSignals
 from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.devices.lapic_registers import (
     LVT_LEVEL,
     LVT_MASKED,
+    LVT_NAMES,
     LVT_REMOTE_IRR,
     LVT_WRITABLE,
     MODE_MASK,
@@ -36,19 +37,10 @@ from belljar.devices.lapic_registers import (
 )
 from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
+from belljar.x86.vectors import Vector
 
-VECTOR_NMI = 2
 _LVT_TIMER = int(Reg.LVT_TIMER)
 _LINTS = (Reg.LVT_LINT0, Reg.LVT_LINT1)
-_NAMES = {
-    Reg.LVT_TIMER: "lapic timer",
-    Reg.LVT_THERMAL: "lapic thermal",
-    Reg.LVT_PERF: "lapic perf",
-    Reg.LVT_LINT0: "lint0",
-    Reg.LVT_LINT1: "lint1",
-    Reg.LVT_ERROR: "lapic error",
-    Reg.LVT_CMCI: "lapic cmci",
-}
 
 
 class Acknowledger(Protocol):
@@ -236,20 +228,17 @@ class Lapic:
 
     def matches(self, message: ApicMessage) -> bool:
         """Whether a message's destination means this APIC (SDM 3A 11.6.2; 11.12.9)."""
-        destination = message.destination
         if not self.base & regs.BASE_ENABLED:
             return False
-        if destination == (BROADCAST_X2APIC if message.wide else BROADCAST_XAPIC):
+        if message.broadcast:
             return True
         if not message.logical:
-            return destination == self.id
+            return message.destination == self.id
         if self.base & regs.BASE_X2APIC:
-            logical = self.logical_id
-            return logical >> 16 == destination >> 16 and bool(logical & destination & 0xFFFF)
-        logical = self.ldr >> regs.XAPIC_ID_SHIFT
-        if self.dfr == regs.DFR_FLAT:
-            return bool(logical & destination)
-        return self.dfr == regs.DFR_CLUSTER and logical >> 4 == destination >> 4 and bool(logical & destination & 0xF)
+            return message.names_x2apic(self.logical_id)
+        if self.dfr not in (regs.DFR_FLAT, regs.DFR_CLUSTER):
+            return False
+        return message.names_xapic(self.ldr >> regs.XAPIC_ID_SHIFT, flat=self.dfr == regs.DFR_FLAT)
 
     def arbitration(self) -> tuple[int, int]:
         """Lowest priority first; among equals the one that was chosen least often."""
@@ -263,11 +252,11 @@ class Lapic:
                 self.arbitrated += 1
             return self.accept(message.vector, message.level_triggered, message.source)
         if delivery == DeliveryMode.NMI:
-            self._count(message.source, VECTOR_NMI)
+            self._count(message.source, Vector.NMI)
             self.signals.raise_nmi()
         elif delivery == DeliveryMode.INIT:
-            if message.asserted:
-                self.signals.raise_init()  # de-assert only synchronizes arbitration ids, which there are none of any more
+            if message.asserted:  # de-assert only synchronizes arbitration ids, which there are none of any more
+                self.signals.raise_init()
         elif delivery == DeliveryMode.STARTUP:
             self.signals.raise_sipi(message.vector)
         elif delivery == DeliveryMode.SMI:
@@ -325,10 +314,10 @@ class Lapic:
             level_triggered = register == Reg.LVT_LINT0 and bool(entry & LVT_LEVEL)
             if level_triggered and entry & LVT_REMOTE_IRR:
                 return
-            if self.accept(entry & VECTOR_MASK, level_triggered, _NAMES[register]) and level_triggered:
+            if self.accept(entry & VECTOR_MASK, level_triggered, LVT_NAMES[register]) and level_triggered:
                 self.lvt[register] |= LVT_REMOTE_IRR
         elif delivery in (DeliveryMode.NMI, DeliveryMode.SMI, DeliveryMode.INIT, DeliveryMode.EXTINT):
-            self.receive(ApicMessage(entry & VECTOR_MASK, delivery, source=_NAMES[register]))
+            self.receive(ApicMessage(entry & VECTOR_MASK, delivery, source=LVT_NAMES[register]))
 
     def _timer_expired(self) -> None:
         self.accept(self.lvt[_LVT_TIMER] & VECTOR_MASK, False, "lapic timer")  # it runs out only while not masked
@@ -337,7 +326,7 @@ class Lapic:
         self._errors |= error
         entry = self.lvt[Reg.LVT_ERROR]
         if not entry & LVT_MASKED and entry & VECTOR_MASK >= FIRST_VECTOR:
-            self.accept(entry & VECTOR_MASK, False, _NAMES[Reg.LVT_ERROR])
+            self.accept(entry & VECTOR_MASK, False, LVT_NAMES[Reg.LVT_ERROR])
         elif not entry & LVT_MASKED:
             self._errors |= Esr.RECEIVE_ILLEGAL_VECTOR
 

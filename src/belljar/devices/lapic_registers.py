@@ -71,6 +71,17 @@ LVT_WRITABLE = {
 }
 """The bits of each local vector table entry that a guest sets (SDM 3A figure 11-8); 12 and 14 are the APIC's own."""
 
+LVT_NAMES = {
+    Reg.LVT_TIMER: "lapic timer",
+    Reg.LVT_THERMAL: "lapic thermal",
+    Reg.LVT_PERF: "lapic perf",
+    Reg.LVT_LINT0: "lint0",
+    Reg.LVT_LINT1: "lint1",
+    Reg.LVT_ERROR: "lapic error",
+    Reg.LVT_CMCI: "lapic cmci",
+}
+"""What reports call the sources."""
+
 SVR_ENABLED = 1 << 8
 SVR_SUPPRESS_EOI = 1 << 12
 SVR_WRITABLE = 0x3FF
