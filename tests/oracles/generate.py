@@ -126,7 +126,10 @@ class Generator:
         flags = 2 | self.rng.getrandbits(12) & STATUS
         if self.rng.random() < 0.3:
             flags |= 1 << 10
-        return flags | (0x200 if self.world.cpl == 3 else 0)
+        if self.world.cpl == 0:
+            return flags
+        alignment_check = 1 << 18 if self.rng.random() < 0.08 else 0
+        return flags | 0x200 | alignment_check
 
     def _operand_size(self, form: Form) -> int:
         for size in (64, 32, 16):

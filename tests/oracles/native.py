@@ -8,7 +8,7 @@ from .cases import PAGE, RF, Case, Outcome, Stop, Unsupported, differences, pref
 from .exam import disassembly
 from .forms import words
 from .on_engine import EngineOracle
-from .on_linux import UNSUITED, LinuxOracle, like_process
+from .on_linux import KERNEL_HALF, UNSUITED, LinuxOracle, like_process
 
 HOST_STATE = {
     **dict.fromkeys(
@@ -71,6 +71,8 @@ class Trusted:
         if not self.user:
             self._refuse_to_emulate(case)
         outcome = self.oracle.ask(case)
+        if self.user and (outcome.cr2 or 0) >= KERNEL_HALF:
+            raise Unsupported(f"{who}: the upper half of the addresses is the host's, with the host's error codes")
         if not self.user and outcome.stop is Stop.FAULT:
             self._check_fault(case, outcome)
         if self._contradicted(case, outcome):

@@ -141,6 +141,8 @@ class LinuxOracle:
             raise Unsupported("a Linux process: segment registers hold the host's selectors")
         if case.note.startswith("RESERVEDNOP") and "_0F0D" in case.note:
             raise Unsupported("a Linux process: 0F 0D with a register is #UD on AMD's CPUs and does nothing on Intel's")
+        if case.note.startswith("MOVSXD_R16"):
+            raise Unsupported("a Linux process: MOVSXD to 16 bits loads 16 on Intel's CPUs and 32 on AMD's")
         if self.world.bits != 64 and {0x64, 0x65} & prefixes(case.code):
             raise Unsupported("a Linux process: FS and GS have no base in 32-bit code")
 
