@@ -33,6 +33,7 @@ EMULATOR_LIES = {
     **dict.fromkeys(words("MOVBE POPCNT"), "not there"),
     **dict.fromkeys(words("ENTER"), "pushes a full word whatever the operand size"),
     **dict.fromkeys(words("IRET IRETD IRETQ"), "not there in protected mode"),
+    **dict.fromkeys(words("INT INT1 INT3 INTO"), "not there in protected mode, or answered with another fault"),
     **dict.fromkeys(words("SLDT STR SMSW"), "writes 64 bits with REX.W where memory gets 16"),
     **dict.fromkeys(words("LTR LLDT"), "faults without the selector in the error code"),
     **dict.fromkeys(words("RESERVEDNOP"), "some are decoded without their ModRM byte"),
@@ -85,6 +86,8 @@ class Trusted:
             raise Unsupported(f"{who}: accepts LOCK where it must not")
         if case.note.startswith("PUSHD_") and REGISTER_LOADS.search(case.note):
             raise Unsupported(f"{who}: writes 16 of 32 bits, as the manual allows (PUSH, Description)")
+        if case.note.startswith("MOV_R64M16_SREG"):
+            raise Unsupported(f"{who}: writes 64 bits with REX.W where memory gets 16")
         if CONTROL.search(case.note):
             raise Unsupported(f"{who}: control registers are what the host allows")
         if case.note.startswith(CMPXCHG_32) and self.world.bits == 64:

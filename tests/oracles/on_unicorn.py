@@ -39,15 +39,10 @@ from .forms import words
 from .on_engine import answer
 from .worlds import (
     CODE,
-    CODE_SIZE,
-    DATA,
-    DATA_SIZE,
     FILLER,
     FLAT,
     GDT,
     READ_ONLY,
-    STACK,
-    STACK_SIZE,
     World,
     world,
 )
@@ -100,7 +95,7 @@ class UnicornOracle:
         uc = self.uc = Uc(UC_ARCH_X86, MODES[self.world.bits])
         self.general = GENERAL_64 if self.world.bits == 64 else GENERAL_32
         if self.world.long_mode:
-            for start, size in ((CODE, CODE_SIZE), (DATA, DATA_SIZE), (STACK, STACK_SIZE)):
+            for start, size in self.world.windows:
                 uc.mem_map(start, size, UC_PROT_ALL)
             uc.mem_map(READ_ONLY, PAGE, UC_PROT_READ)
             uc.mem_write(READ_ONLY, self.world.memory[READ_ONLY : READ_ONLY + PAGE])
@@ -189,6 +184,8 @@ class UnicornOracle:
             raise Unsupported("unicorn: writes 32 bits, other CPUs 16, as the manual allows (PUSH, Description)")
         if self.world.bits == 64 and case.mnemonic in ("SHLD", "SHRD", "RORX") and "IMM8" in case.note:
             raise Unsupported("unicorn: forgets the immediate in the RIP-relative address of SHLD, SHRD and RORX")
+        if self.world.bits == 64 and case.note.startswith("CMPXCHG_RM32"):
+            raise Unsupported("unicorn: clears the upper half of a register that CMPXCHG leaves alone")
         if self.world.bits == 16 and case.mnemonic in ("MOVBE", "POPCNT"):
             raise Unsupported("unicorn: takes MOVBE and POPCNT of 16 bits for 32 in 16-bit code")
         if "_F7R1" in case.note or "_F6R1" in case.note:
