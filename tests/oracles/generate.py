@@ -295,7 +295,7 @@ class Generator:
             self._address16(draft, shape)
         else:
             self._address32(draft, shape, bits)
-        if self.bits == 64 and draft.memory_gva is not None and rng.random() < 0.1 and form.mnemonic != "LEA":
+        if self.bits == 64 and not instruction.segment_prefix and rng.random() < 0.1:
             self._override(draft)
 
     def _override(self, draft: Draft) -> None:

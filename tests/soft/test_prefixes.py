@@ -107,7 +107,7 @@ def test_many_prefix_combinations(world, bits, seed, tested, on_linux):
 @pytest.mark.parametrize("length", range(1, 18))
 @pytest.mark.parametrize("world", ["long-user", "compat-user"])
 def test_instruction_of_more_than_fifteen_bytes_is_a_fault(world, length, body, tested, on_linux):
-    code = b"\x66" * max(0, length - len(body) // 2) + bytes.fromhex(body)
+    code = b"\x3e" * max(0, length - len(body) // 2) + bytes.fromhex(body)
     case = Case(code, {"rdi": DATA}, 0x202, undefined_flags=0x8D5)
     got = tested(world).ask(case)
     if len(code) > LENGTHS:
