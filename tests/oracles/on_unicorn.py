@@ -50,6 +50,7 @@ from .worlds import (
 INSTRUCTIONS = 10_000
 GENERAL_64 = [getattr(x86, f"UC_X86_REG_{name.upper()}") for name in GENERAL_REGISTERS]
 GENERAL_32 = [getattr(x86, f"UC_X86_REG_E{name[1:].upper()}") for name in GENERAL_REGISTERS[:8]]
+ALIGNMENT_CHECK = 1 << 18
 PAGE_FAULTS = (
     UC_ERR_READ_UNMAPPED, UC_ERR_WRITE_UNMAPPED, UC_ERR_FETCH_UNMAPPED, UC_ERR_READ_PROT, UC_ERR_WRITE_PROT, UC_ERR_FETCH_PROT,
 )  # fmt: skip
@@ -174,6 +175,8 @@ class UnicornOracle:
         reason = CANNOT.get(case.mnemonic)
         if reason is not None and not (reason is NEEDS_TABLES and self.tables):
             raise Unsupported(f"unicorn: {case.mnemonic}: {reason}")
+        if case.rflags & ALIGNMENT_CHECK and self.world.cpl == 3:
+            raise Unsupported("unicorn: has no CPL 3 and so no alignment check")
         if 0xF0 in found and Decoder(self.world.bits, case.code).decode().is_invalid:
             raise Unsupported("unicorn: LOCK where it is not allowed aborts the process or is ignored")
         if 0xF0 in found and case.mnemonic == "NEG":

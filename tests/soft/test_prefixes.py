@@ -81,13 +81,18 @@ def vendor_specific(case, bits):
     return bits == 64 and 0x66 in case.code[:-1] and case.code[-1] == 0xC3
 
 
+def like_process_or_first_fault(case, expected, got):
+    """Too long and no instruction at all (0F 38 F0 with F3): which fault comes is the CPU's choice (SDM 3A table 6-2)."""
+    both = len(case.code) > LENGTHS and (expected.vector, got.vector) == (13, 6) and b"\x0f\x38" in case.code
+    return [] if both else like_process(case, expected, got)
+
+
 def run(world, bits, tested, on_linux, count, seed):
     """Put all combinations to both."""
     rng = random.Random(f"prefixes {seed}")
     cases = (one(row, body, rng, bits) for row, body in combinations(bits, rng, count))
-    exam = examine(
-        (case for case in cases if not vendor_specific(case, bits)), on_linux(world), tested(world), like_process
-    )
+    same = (case for case in cases if not vendor_specific(case, bits))
+    exam = examine(same, on_linux(world), tested(world), like_process_or_first_fault)
     exam.verdict(pytest.skip)
 
 
