@@ -7,7 +7,7 @@ from collections.abc import Callable
 from belljar.exits import Exit, ExitReason, Interrupted, Mmio, PortIo
 
 REASONS = tuple(ExitReason)
-IO, MMIO = ExitReason.IO, ExitReason.MMIO
+IO, MMIO = int(ExitReason.IO), int(ExitReason.MMIO)
 
 
 class ExitLog:

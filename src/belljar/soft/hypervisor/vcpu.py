@@ -41,6 +41,9 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 
 INSTRUCTION_BYTES = 15
 
+PAUSE_BUDGET = int(Reason.PAUSE_BUDGET)
+"""A plain number: an enum's member is dear to look up once an exit."""
+
 
 def next_chunk(chunk: int, took_ns: int) -> int:
     """How many instructions the next chunk gets, when one of `chunk` took so long."""
@@ -62,6 +65,7 @@ class SoftVcpu:
         self.reporting = False
         self.shows_deliveries = False
         self._carried = 0
+        self._limit_reached = InstructionLimit(index)
         self.exits_on_msrs = False
         self.exits_on_hypercalls = False
         self._waiting: ExitReason | None = None
@@ -166,24 +170,29 @@ class SoftVcpu:
         processor = self._open()
         if self._backlog:
             return self._next_of_backlog()
-        self._refuse_waiting()
+        if self._waiting is not None:
+            self.answer(None)
         self.bus, self._observer, self._single_exit = bus, observer, single_exit
         self.reporting = single_exit or observer is not None
         self.memory.host_changed()
-        limit = None if instructions is None else processor.spent + instructions
+        begin = processor.spent
         single_step = self.debug.single_step
+        careful = single_step or self.shows_deliveries
         chunk = budget = 1 if single_step else CHUNK
-        look_at = processor.spent + chunk
+        look_at = begin + chunk
         looks = EXITS_PER_LOOK
         looked_ns = time.monotonic_ns()
         if deadline_ns is not None and looked_ns >= deadline_ns:  # a run of single exits never gets to look below
             return self.end(Interrupted(self.index))
+        limit = before = 0
+        if instructions is not None:
+            limit = begin + instructions
+            budget = min(chunk, instructions)
+            if budget <= 0:
+                return self.end(self._limit_reached)
         while True:
-            if limit is not None:
-                budget = min(chunk, limit - processor.spent)
-                if budget <= 0:
-                    return self.end(InstructionLimit(self.index))
-            before = processor.retired
+            if careful:
+                before = processor.retired
             try:
                 reason = processor.enter(budget)
                 handler = HANDLERS.get(reason)
@@ -192,18 +201,27 @@ class SoftVcpu:
                 raise EngineError(f"VM entry of vCPU {self.index} failed: {error}") from None
             if ended is not None:
                 return ended
-            if self.shows_deliveries and reason == Reason.PAUSE_BUDGET and processor.retired == before:
-                return self.end(InstructionLimit(self.index))
-            if single_step and processor.retired != before:
-                return stepped(self)
-            looks -= 1 + self._carried
-            self._carried = 0
-            if reason == Reason.PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
+            if careful:
+                if single_step and processor.retired != before:
+                    return stepped(self)
+                if reason == PAUSE_BUDGET and processor.retired == before and self.shows_deliveries:
+                    return self.end(self._limit_reached)
+            if instructions is not None:
+                budget = min(chunk, limit - processor.spent)
+                if budget <= 0:
+                    return self.end(self._limit_reached)
+            looks -= 1
+            if self._carried:
+                looks -= self._carried
+                self._carried = 0
+            if reason == PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
                 now_ns = time.monotonic_ns()
                 if deadline_ns is not None and now_ns >= deadline_ns:
                     return self.end(Interrupted(self.index))
-                if reason == Reason.PAUSE_BUDGET and not single_step:
+                if reason == PAUSE_BUDGET and not single_step:
                     chunk = budget = next_chunk(chunk, now_ns - looked_ns)
+                    if instructions is not None:
+                        budget = min(chunk, limit - processor.spent)
                 looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + chunk
 
     def carry_out(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from belljar.exits import ExitReason
+from belljar.soft.hypervisor.exit_log import IO
 from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.processor.fields import Field
 
@@ -16,6 +17,7 @@ IS_IN = 1 << 3
 IS_STRING = 1 << 4
 IS_REPEATED = 1 << 5
 PORT_SHIFT = 16
+VALUE_SHIFT = 32
 
 RAX, RCX, RDI = 0, 1, 7
 MASKS = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF}
@@ -30,23 +32,24 @@ ADDRESS_MASKS = (0xFFFF, 0xFFFFFFFF, (1 << 64) - 1)
 def access(vcpu: SoftVcpu) -> ExitReason | None:
     """Any port access. It counts as done even if its device raises; a read then gives all ones."""
     processor = vcpu.processor
-    qualification = processor.exit_qualification
-    if qualification & IS_STRING:
-        return _string(vcpu, qualification)
-    port = qualification >> PORT_SHIFT
-    size = (qualification & SIZE_LESS_ONE) + 1
-    mask = MASKS[size]
-    processor.skip_instruction()
-    if qualification & IS_IN:
-        value = mask
+    found = processor.take_port_access()
+    if found & IS_STRING:
+        return _string(vcpu, found)
+    port = found >> PORT_SHIFT & 0xFFFF
+    size = (found & SIZE_LESS_ONE) + 1
+    if found & IS_IN:
+        value = mask = MASKS[size]
         try:
             value = vcpu.bus.port_read(port, size) & mask
         finally:
             processor.set_gpr(RAX, value if size == 4 else processor.get_gpr(RAX) & ~mask | value)
-        vcpu.log.port_value(port, size, False, value)
+            vcpu.log.port_value(port, size, False, value)
     else:
-        value = processor.get_gpr(RAX) & mask
-        vcpu.log.port_value(port, size, True, value)
+        value = found >> VALUE_SHIFT
+        if vcpu.reporting:
+            vcpu.log.port_value(port, size, True, value)
+        else:
+            vcpu.log.counts[IO] += 1  # nobody will ask what it was
         vcpu.bus.port_write(port, size, value)
     vcpu.memory.host_changed()
     return vcpu.report() if vcpu.reporting else None

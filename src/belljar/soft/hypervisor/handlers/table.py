@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[["SoftVcpu"], ExitReason | None]
 
-HANDLERS: dict[int, Handler] = {
+_BY_REASON: dict[int, Handler] = {
     Reason.IO: ports.access,
     Reason.EPT_VIOLATION: memory.violation,
     Reason.CPUID: cpuid.cpuid,
@@ -44,4 +44,6 @@ HANDLERS: dict[int, Handler] = {
     Reason.PAUSE_BUDGET: ends.nothing,
     Reason.PAUSE_EMULATED: ends.nothing,
 }
-"""What is not in it is an exit that no control asks for: an internal error."""
+
+HANDLERS = {int(reason): handler for reason, handler in _BY_REASON.items()}
+"""What is not in it is an exit that no control asks for: an internal error. By plain numbers, which compare faster."""

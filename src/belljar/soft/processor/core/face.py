@@ -266,6 +266,22 @@ class Processor:
         """The guest-physical address of the last EPT violation or misconfiguration."""
         return self.cpu.exit_gpa
 
+    def take_port_access(self) -> int:
+        """An I/O exit in one call: its qualification (SDM 3C table 28-5), and for OUT the value above bit 32.
+
+        IN and OUT are skipped as by `skip_instruction`; string instructions are left where they are.
+        """
+        cpu: cython.pointer(Cpu) = self.cpu
+        qualification: u64 = cpu.exit_qualification
+        bits: u64
+        if qualification & 0x10:  # string
+            return qualification
+        self.skip_instruction()
+        if qualification & 0x08:  # IN
+            return qualification
+        bits = 8 * ((qualification & 7) + 1)
+        return qualification | (cpu.gpr[RAX] & (LOW32 >> (32 - bits))) << 32
+
     def skip_instruction(self) -> None:
         """What hypervisors do after they have carried out an instruction: RIP behind it, interrupt shadow gone."""
         cpu: cython.pointer(Cpu) = self.cpu
