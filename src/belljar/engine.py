@@ -288,7 +288,9 @@ class Vm(Protocol):
         """Say whose the interrupt chips are, before any vCPU is made. Not called: there are none.
 
         `kernel`: 8259 pair, IOAPIC, 8254 and a local APIC for each vCPU, of which all but the first then wait for INIT and
-        start-up IPI. `user`: the machine's own, which injects what they say. Raises FeatureUnsupported where the engine has none.
+        start-up IPI. `split`: only the local APICs, the rest is the machine's: it sends messages, tells by `set_routes`
+        (messages only) what the pins of its IOAPIC send, and hears of ends of interrupt by IOAPIC_EOI exits. `user`: all
+        are the machine's own, which injects what they say. Raises FeatureUnsupported where the engine has none.
         """
 
     def set_line(self, gsi: int, level: bool) -> None:
@@ -305,6 +307,12 @@ class Vm(Protocol):
 
     def pin_target(self, chip: str, pin: int) -> PinTarget:
         """What a pin of the engine's chip (`pic`, `ioapic`) is programmed to, read back; not while a vCPU runs."""
+
+    def message_cpus(self, address: int) -> tuple[int, ...]:
+        """Which vCPUs a message to this address would reach now, with local APICs of the engine's; not while one runs."""
+
+    def pic_cpus(self) -> tuple[int, ...]:
+        """Which vCPUs' local APICs, if the engine's, let an 8259's interrupts through; not while one runs."""
 
     def exit_on_msrs(self) -> None:
         """Have RDMSR and WRMSR that the engine would refuse return from `run` instead; after the vCPUs are made.

@@ -16,7 +16,7 @@ from belljar.machine import End, Machine
 from conformance.assembly import guest
 from conftest import open_or_skip
 
-CHIPS = [("kvm", "kernel"), ("kvm", "user")]
+CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user")]
 
 
 IN_SERVICE = """

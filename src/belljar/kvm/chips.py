@@ -46,18 +46,22 @@ DELIVERY_SHIFT, DELIVERY_MASK = 8, 7
 
 
 class KernelChips:
-    """8259 pair, IOAPIC, 8254 and local APICs in the kernel. Raises FeatureUnsupported where the kernel has none."""
+    """Local APICs in the kernel, and unless `split` 8259 pair, IOAPIC and 8254. Raises FeatureUnsupported if it has none."""
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: Vm, *, split: bool = False) -> None:
         self._vm = vm
+        self._split = split
         self.vcpus: list[Vcpu] = []
         try:
             if vm.check(caps.KVM_CAP_SET_IDENTITY_MAP_ADDR):
                 vm.set_identity_map_address(IDENTITY_MAP_GPA)
             if vm.check(caps.KVM_CAP_SET_TSS_ADDR):
                 vm.set_tss_address(TSS_GPA)
-            vm.create_irqchip()
-            vm.create_pit(KVM_PIT_SPEAKER_DUMMY)
+            if split:
+                vm.split_irqchip(IOAPIC_PINS)
+            else:
+                vm.create_irqchip()
+                vm.create_pit(KVM_PIT_SPEAKER_DUMMY)
         except (CapabilityMissing, KvmCallFailed) as error:
             raise FeatureUnsupported(f"this host's KVM has no interrupt chips: {error}") from None
 
@@ -105,9 +109,14 @@ class KernelChips:
         if pin >= PIC_PINS:
             masked |= bool(self._vm.get_irqchip(KVM_IRQCHIP_PIC_MASTER).chip.pic.imr >> 2 & 1)
         level = bool(pic.elcr >> pin % PIC_PINS & 1)
-        return PinTarget(pic.irq_base & 0xF8 | pin % PIC_PINS, "extint", level, masked, 0, False, self._listening())
+        return PinTarget(pic.irq_base & 0xF8 | pin % PIC_PINS, "extint", level, masked, 0, False, self.pic_cpus())
 
-    def _listening(self) -> tuple[int, ...]:
+    def message_cpus(self, address: int) -> tuple[int, ...]:
+        """Which vCPUs' local APICs a message to this address would reach now (SDM 3A 11.11.1)."""
+        return self._reached(address >> 12 & 0xFF, bool(address >> 2 & 1))
+
+    def pic_cpus(self) -> tuple[int, ...]:
+        """Which vCPUs' local APICs let an 8259's interrupts through."""
         return tuple(vcpu.index for vcpu in self.vcpus if lint0_takes_pic(vcpu.get_lapic().regs))
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:
@@ -116,6 +125,8 @@ class KernelChips:
 
     def may_send_nmi(self) -> bool:
         """Whether a pin of the IOAPIC is open for something that a vCPU with RFLAGS.IF=0 takes, as an NMI watchdog is."""
+        if self._split:
+            return False
         table = self._vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic.redirtbl
         return any(
             not entry >> 16 & 1 and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] in NMI_LIKE for entry in table

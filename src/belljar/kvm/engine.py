@@ -161,6 +161,8 @@ class KvmVm:
         """Interrupt chips in the kernel, or none there, before any vCPU is made (`belljar.engine.Vm.use_chips`)."""
         if which == "kernel":
             self.chips = KernelChips(self.raw)
+        elif which == "split":
+            self.chips = KernelChips(self.raw, split=True)
         elif which == "user":
             self.tells_priority = True
         else:
@@ -190,6 +192,14 @@ class KvmVm:
     def pin_target(self, chip: str, pin: int) -> PinTarget:
         """What a pin of the kernel's `pic` or `ioapic` is programmed to."""
         return self._own_chips().pin_target(chip, pin)
+
+    def message_cpus(self, address: int) -> tuple[int, ...]:
+        """Which vCPUs a message to this address would reach now."""
+        return self._own_chips().message_cpus(address)
+
+    def pic_cpus(self) -> tuple[int, ...]:
+        """Which vCPUs' local APICs let an 8259's interrupts through."""
+        return self._own_chips().pic_cpus()
 
     def exit_on_msrs(self) -> None:
         """MSRs that KVM does not know, values that it does not take, what a filter forbids: to whoever runs the vCPU."""

@@ -27,8 +27,9 @@ MAX_CPUS = 64
 LOW_MEMORY_LIMIT = 0xC000_0000
 """Guest-physical addresses from here to 4 GiB belong to devices, as on a PC; memory beyond continues at 4 GiB."""
 
-IRQCHIPS = ("kernel", "user")
-"""Whose interrupt chips: the kernel's (8259 pair, IOAPIC, 8254, local APICs; KVM only), or belljar's own."""
+IRQCHIPS = ("kernel", "split", "user")
+"""Whose interrupt chips: the kernel's (8259 pair, IOAPIC, 8254, local APICs; KVM only), belljar's own, or of the kernel's
+only the local APICs."""
 
 PAGE_SIZES = {"4K": 4 << 10, "2M": 2 << 20, "4M": 4 << 20, "1G": 1 << 30}
 

@@ -145,7 +145,7 @@ class Machine:
         output = self.config.output or self._capture
         assert output is not None
         self.bus: Bus
-        if self.config.irqchip == "user":
+        if self.config.irqchip in ("user", "split"):
             self.bus = self._use_own_chips()
         else:
             self.bus = LockedBus() if len(self.cpus) > 1 else Bus()
@@ -173,8 +173,13 @@ class Machine:
         from belljar.machine.own_interrupts import OwnInterrupts  # as above
 
         bus = LockedBus()
-        self.interrupts = self.own_interrupts = OwnInterrupts(self.cpus, bus)
         assert self.vm is not None
+        if self.config.irqchip == "split":
+            from belljar.machine.split_interrupts import SplitInterrupts
+
+            self.interrupts = self.own_interrupts = SplitInterrupts(self.vm, self.cpus, bus)
+            return bus
+        self.interrupts = self.own_interrupts = OwnInterrupts(self.cpus, bus)
         with suppress(FeatureUnsupported):  # without, there is no x2APIC mode: its registers are not there
             self.vm.exit_on_msrs()
         return bus

@@ -15,7 +15,8 @@ from belljar.devices.port61 import SystemControlB
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
-from belljar.machine.seat import Activity, Seat
+from belljar.machine.seat import Seat
+from belljar.machine.split_seat import SplitSeat
 
 NS_PER_SECOND = 1_000_000_000
 INTERRUPTED, HLT, IRQ_WINDOW_OPEN = ExitReason.INTERRUPTED, ExitReason.HLT, ExitReason.IRQ_WINDOW_OPEN
@@ -48,16 +49,25 @@ class OwnInterrupts:
     vCPU 0's thread keeps the time: it runs due timers. A vCPU that has halted waits on `lock`, and costs no time.
     """
 
+    passing = (INTERRUPTED, HLT, IRQ_WINDOW_OPEN)
+    """What a vCPU comes back with and goes on after."""
+
     def __init__(self, cpus: Sequence[Cpu], bus: LockedBus) -> None:
         self.lock = Condition(bus.lock)
         self.clock = TimekeepersClock(lambda: self._wake(0))
-        self.seats: tuple[Seat, ...] = ()
-        self.chips = InterruptChips(self.clock, cpus=len(cpus), wake=self._wake)
+        self.seats: tuple[Seat | SplitSeat, ...] = ()
+        self.chips = self._make_chips(len(cpus))
         pit = Pit(self.clock, self.chips.router.line(PIT_GSI, "pit"))
         for device in (*self.chips.devices(), pit, SystemControlB(self.clock, pit)):
             bus.attach(device)
-        self.seats = tuple(Seat(cpu, self.chips.lapics[cpu.index], bus, bus.lock) for cpu in cpus)
+        self.seats = tuple(self._make_seat(cpu, bus) for cpu in cpus)
         self.clock.pause()
+
+    def _make_chips(self, cpus: int) -> InterruptChips:
+        return InterruptChips(self.clock, cpus=cpus, wake=self._wake)
+
+    def _make_seat(self, cpu: Cpu, bus: LockedBus) -> Seat | SplitSeat:
+        return Seat(cpu, self.chips.lapics[cpu.index], bus, bus.lock)
 
     # -- lines -----------------------------------------------------------------------------------------------------
 
@@ -141,10 +151,12 @@ class OwnInterrupts:
                 seat.came_back(reason)
             if reason is INTERRUPTED and (over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)):
                 return INTERRUPTED
-            if reason not in (INTERRUPTED, HLT, IRQ_WINDOW_OPEN):
+            if reason not in self.passing:
                 return reason
 
-    def _wait(self, seat: Seat, deadline_ns: int | None, over: Callable[[], bool], patient: bool) -> ExitReason | None:
+    def _wait(
+        self, seat: Seat | SplitSeat, deadline_ns: int | None, over: Callable[[], bool], patient: bool
+    ) -> ExitReason | None:
         """Wait until a vCPU has something to run for: None. Else what to return instead; IRQ_WINDOW_OPEN: was not patient."""
         while True:
             if seat.cpu.index == 0 or not patient:
@@ -174,7 +186,7 @@ class OwnInterrupts:
     def rest_in_turn(self, deadline_ns: int | None) -> None:
         """When no vCPU had anything to run for in its turn: wait for the next timer, a wake-up or the time limit."""
         with self.lock:
-            if not any(seat.activity is Activity.ACTIVE or seat.lapic.signals.pending for seat in self.seats):
+            if not any(seat.wants_to_run for seat in self.seats):
                 self.rest(self._until(0, deadline_ns))
 
     def all_asleep(self) -> bool:

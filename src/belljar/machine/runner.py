@@ -259,7 +259,7 @@ class Runner:
         reason = self._own.run(
             cpu.index,
             deadline_ns=self._deadline_ns,
-            over=self._over,
+            over=lambda: self._over() or self._census.going_on,
             observer=observer,
             single_exit=False,
             patient=True,
@@ -322,11 +322,11 @@ class Runner:
                     other.vcpu.kick()
 
     def _halt(self, cpu: Cpu, active: Sequence[Cpu]) -> None:
-        if self._own is not None:
-            self._all_asleep(cpu)
-            return
         if cpu.vcpu.sleeps:
             self._fell_asleep(cpu, active)
+            return
+        if self._own is not None:
+            self._all_asleep(cpu)
             return
         cpu.halted = True
         with self._lock:

@@ -110,6 +110,11 @@ class Seat:
         if self.activity is Activity.HALTED:
             self.activity = Activity.ACTIVE
 
+    @property
+    def wants_to_run(self) -> bool:
+        """Whether there is something to run for, or something has come for it."""
+        return self.activity is Activity.ACTIVE or self.lapic.signals.pending
+
     def asleep(self) -> bool:
         """Whether only another vCPU, a chip's NMI or the host could wake it."""
         if self.lapic.signals.pending or self.activity is Activity.ACTIVE:

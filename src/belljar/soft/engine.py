@@ -99,6 +99,14 @@ class SoftVm:
         """Raises EngineError."""
         raise _no_chips()
 
+    def message_cpus(self, address: int) -> tuple[int, ...]:
+        """Raises EngineError."""
+        raise _no_chips()
+
+    def pic_cpus(self) -> tuple[int, ...]:
+        """Raises EngineError."""
+        raise _no_chips()
+
     def exit_on_msrs(self) -> None:
         """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made."""
         self._check_open()

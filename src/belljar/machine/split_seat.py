@@ -1,0 +1,54 @@
+"""One vCPU whose local APIC is the engine's, beside chips that are the machine's: what they have for it before each entry."""
+
+from __future__ import annotations
+
+from belljar.devices.interrupt_chips import InterruptChips
+from belljar.engine import Bus
+from belljar.exits import ExitReason, IoapicEoi, ReadMsr, WriteMsr
+from belljar.machine.cpu import Cpu
+
+
+class SplitSeat:
+    """As `Seat`, where the engine keeps INIT, start-up IPIs, NMIs and halted vCPUs to itself."""
+
+    wants_to_run = True
+
+    def __init__(self, cpu: Cpu, chips: InterruptChips, bus: Bus) -> None:
+        self.cpu = cpu
+        self.bus = bus
+        self._chips = chips
+
+    def prepare(self) -> bool:
+        """The 8259's interrupts go to vCPU 0, when its LINT0 lets them through, which the engine knows."""
+        if self.cpu.index == 0:
+            vcpu, pic = self.cpu.vcpu, self._chips.pic
+            if pic.output_level and vcpu.ready_for_interrupt():
+                vcpu.inject_interrupt(pic.acknowledge())
+            vcpu.request_interrupt_window(pic.output_level)
+        return True
+
+    def came_back(self, reason: ExitReason) -> None:
+        """The end of a level-triggered interrupt is the IOAPIC's to know."""
+        if reason is ExitReason.IOAPIC_EOI:
+            exit = self.cpu.vcpu.last_exit()
+            if isinstance(exit, IoapicEoi):
+                self._chips.ioapic.end_of_interrupt(exit.vector)
+
+    def leave_halt(self) -> None:
+        """The engine does that."""
+
+    def asleep(self) -> bool:
+        """The engine knows."""
+        return False
+
+    def may_get_nmi(self) -> bool:
+        """The engine knows."""
+        return False
+
+    def covers(self, msr: int) -> bool:
+        """All MSRs are the engine's."""
+        return False
+
+    def answer(self, exit: ReadMsr | WriteMsr) -> int | None:
+        """No MSR is."""
+        return None
