@@ -426,6 +426,31 @@ class Processor:
         cpu.watched = 1 if breakpoints or watchpoints else 0
         update_mode(cpu)
 
+    def walk(self, gva: cython.ulonglong, access: cython.int) -> tuple:
+        """The hardware's walk for one linear address, from the present state of the guest, which must be loaded or loadable.
+
+        `access`: 0 read, 1 write, 2 fetch. ("gpa", address), with accessed and dirty flags set; ("fault", error code); or
+        ("exit", reason) where nested paging is in the way. Raises VmxError if the guest's state cannot be loaded.
+        """
+        cpu: cython.pointer(Cpu) = self.cpu
+        status: cython.int
+        error: u32
+        if cpu.vmcs == cython.NULL:
+            raise VmxError(ERROR_INVALID)
+        if not cpu.vmcs.checked:
+            error = load_controls(cpu)
+            if error:
+                raise self.failed(error)
+        if not cpu.vmcs.loaded and load_guest(cpu) != NEXT:
+            return ("exit", cpu.exit_reason)
+        cpu.walk_gpa = gva
+        if not cpu.cr0 & CR0_PG:
+            return ("gpa", gva)
+        status = walk(cpu, gva, access & ACCESS_KIND)
+        if status == NEXT:
+            return ("gpa", cpu.walk_gpa)
+        return ("fault", cpu.exception_error) if status == FAULT else ("exit", cpu.exit_reason)
+
     def stop_on_delivery(self, wanted: cython.bint) -> None:
         """Whether `enter` shall come back (PAUSE_BUDGET) after each exception delivered, for those who show single steps."""
         self.cpu.stop_on_delivery = 1 if wanted else 0
