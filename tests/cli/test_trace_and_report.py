@@ -117,3 +117,13 @@ def test_trace_and_report_in_one_file_are_refused(belljar: Belljar, tmp_path: Pa
     assert done.status == 125
     assert "same file" in done.complaint
     assert path.read_text() == "keep"
+
+
+def test_trace_insn_goes_to_stderr_or_a_file_and_is_the_same_twice(belljar: Belljar, tmp_path: Path) -> None:
+    done = belljar("run", "hello-real", "--engine", "soft", "--trace", "insn")
+    assert done.status == 0
+    lines = done.err.splitlines()
+    assert "mov al, [si]" in lines[1]
+    trace = tmp_path / "trace"
+    assert belljar("run", "hello-real", "--engine", "soft", f"--trace=insn:{trace}").status == 0
+    assert trace.read_text().splitlines() == lines

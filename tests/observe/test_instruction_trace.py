@@ -1,0 +1,47 @@
+"""The trace of instructions: every one, with what it changed, the same in every run."""
+
+from __future__ import annotations
+
+from belljar.machine import End, Machine
+from belljar.observe.instruction_trace import trace_instructions
+
+
+def trace(guest: object, **options: object) -> tuple[list[str], Machine]:
+    lines: list[str] = []
+    with Machine(guest, engine="soft", **options) as machine:
+        trace_instructions(machine, lines.append)
+        assert machine.run(timeout=20).end is End.HALT
+    return lines, machine
+
+
+def test_each_line_tells_address_instruction_and_changed_registers() -> None:
+    # mov ax, 7; inc ax; jmp over one byte; hlt
+    lines, _ = trace(bytes.fromhex("b80700 40 eb01 90 f4"), mode="real")
+    words = [line.split() for line in lines]
+    assert [word[2:] for word in words] == [
+        ["0x1000", "mov", "ax,", "7", "rax=0x7"],
+        ["0x1003", "inc", "ax", "rax=0x8"],
+        ["0x1004", "jmp", "short", "0x1007", "rip=0x1007"],
+        ["0x1007", "hlt"],
+    ]
+    assert [int(word[0]) for word in words] == [1, 2, 3, 4]
+
+
+def test_an_instruction_that_faults_is_marked_and_its_handler_follows() -> None:
+    lines, _ = trace("fault")
+    marked = [number for number, line in enumerate(lines) if "(exception)" in line]
+    assert len(marked) == 1
+    assert "mov byte [rax], 1" in lines[marked[0]]
+    assert "pop rdx" in lines[marked[0] + 1]
+
+
+def test_two_traces_are_identical() -> None:
+    assert trace("ping-pong")[0] == trace("ping-pong")[0]
+
+
+def test_the_trace_has_as_many_lines_as_instructions_and_changes_nothing() -> None:
+    lines, traced = trace("hello-long")
+    with Machine("hello-long", engine="soft") as plain:
+        plain.run(timeout=20)
+        assert len(lines) == plain.cpu.vcpu.instructions_retired()
+        assert traced.console == plain.console
