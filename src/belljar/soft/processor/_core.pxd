@@ -390,6 +390,7 @@ ctypedef struct Host:      # one host-physical address space and the code decode
     int extent_count
     int extent_room
     u64 size               # hpa space handed out so far, bytes
+    u64 floating           # 1 + hpa of a page of ones; 0: not made yet
     u64 epoch              # last number given to a cpu.epoch
     Cpu *cpus              # linked by cpu.next_cpu
     Block **code_pages     # by hpa >> 12: blocks of that page; room for code_page_room pages

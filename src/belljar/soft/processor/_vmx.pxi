@@ -248,6 +248,8 @@ cdef enum:
     PHYSICAL_BITS = 46          # MAXPHYADDR (SDM 3A 4.1.4)
     KICK_HOST = 1               # bits of cpu.kicked: somebody outside wants the processor
     KICK_WINDOW = 2             # a device was touched through the window
+    LAPS_PER_LOOK = 255         # mask: every so many rounds of the run loop it looks at the clock
+    PATIENCE_NS = 5000000       # how long run_guest stays away at most, roughly
     TLB_LOG = 512               # entries of cpu.tlb_log
     TLB_LOG_SLOT = 0xFFFFFF
     TLB_LOG_GLOBAL = 0x1000000

@@ -10,10 +10,11 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
     """Where the byte at a guest-physical address lies; `wanted` as in EPT entries (1 read, 2 write, 4 fetch), all needed.
 
     `final`: the access itself, not one to a paging-structure entry on the way to it. Sets cpu.fill_hpa. NULL: an EPT
-    violation or misconfiguration was requested, or the window failed, and cpu.memory_status says EXIT. While a window is open, a device's byte is one of
-    cpu.window_page, with cpu.fill_device set and fill_hpa the guest-physical address.
+    violation or misconfiguration was requested, or the window failed, and cpu.memory_status says EXIT. While a window is
+    open, a device's byte is one of cpu.window_page, with cpu.fill_device set and fill_hpa the guest-physical address.
     """
     host: cython.pointer(u8)
+    floating: u64
     answer: cython.int
     while True:
         if cpu.eptp == 0:
@@ -34,7 +35,13 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
             cpu.memory_status = request_exit(cpu, PAUSE_FAILED, 0)
             return cython.NULL
         if answer == 0 and wanted & 4:
-            break  # no instruction can be fetched from a device
+            # Devices give no code: the bus floats, and what is fetched is all ones.
+            floating = host_floating(cpu.host)
+            if floating == ALL_ONES:
+                break
+            cpu.fill_device = 1
+            cpu.fill_hpa = floating | (gpa & PAGE_OFFSET)
+            return host_pointer(cpu.host, cpu.fill_hpa)
         if answer == 0:
             cpu.fill_device = 1
             cpu.fill_hpa = gpa

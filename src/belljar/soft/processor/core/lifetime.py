@@ -1,6 +1,7 @@
 """Making and unmaking processors and host-physical address spaces."""
 
 import cython
+from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
 from cython.cimports.posix.mman import (
     MAP_ANONYMOUS,
     MAP_FAILED,
@@ -11,6 +12,16 @@ from cython.cimports.posix.mman import (
     mmap,
     munmap,
 )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def clock_ns() -> u64:
+    """The monotonic clock in nanoseconds."""
+    now: timespec
+    clock_gettime(CLOCK_MONOTONIC, cython.address(now))
+    return cython.cast(u64, now.tv_sec) * 1000000000 + cython.cast(u64, now.tv_nsec)
 
 
 @cython.cfunc
@@ -91,6 +102,26 @@ def free_host(host: cython.pointer(Host)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def host_floating(host: cython.pointer(Host)) -> u64:
+    """The host-physical address of a page of ones, made on first use: what is fetched where nothing answers. All ones: none."""
+    place: cython.pointer(u8)
+    hpa: u64
+    if host.floating == 0:
+        place = cython.cast(cython.pointer(u8), page_alloc(PAGE_SIZE))
+        if place == cython.NULL:
+            return ALL_ONES
+        memset(place, 0xFF, PAGE_SIZE)
+        hpa = host_attach(host, place, PAGE_SIZE, PAGE_SIZE, 1)
+        if hpa == ALL_ONES:
+            page_free(place, PAGE_SIZE)
+            return ALL_ONES
+        host.floating = hpa + 1
+    return host.floating - 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def free_extents(host: cython.pointer(Host)) -> cython.void:
     """Forget all memory, and give back what is the address space's own; its processors must not run any more."""
     i: cython.int
@@ -98,6 +129,7 @@ def free_extents(host: cython.pointer(Host)) -> cython.void:
         if host.extents[i].owned:
             page_free(host.extents[i].host, host.extents[i].size)
     host.extent_count = 0
+    host.floating = 0
 
 
 @cython.cfunc

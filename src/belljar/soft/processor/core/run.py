@@ -166,11 +166,15 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
 
     A guest that goes on without retiring anything (a handler that faults at its own first byte, a REP without end) makes
     STOP come early, so that the caller can look at its clock; and after IDLE_ROUNDS such rounds each further one is charged
-    to the budget (cpu.charged), so that a budget always ends a run.
+    to the budget (cpu.charged), so that a budget always ends a run. Where instructions are slow (code that rewrites itself)
+    STOP comes early by the clock. The guest cannot tell: it goes on as if there had been no pause.
     """
     begin: u64 = cpu.retired
     charged: u64 = cpu.charged
     idle: cython.int = 0
+    laps: cython.uint = 0
+    began: u64 = 0
+    now: u64
     left: i64
     status: cython.int
     block: cython.pointer(Block)
@@ -178,6 +182,13 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
         left = budget - cython.cast(i64, (cpu.retired - begin) + (cpu.charged - charged))
         if left <= 0:
             return STOP
+        laps += 1
+        if unlikely((laps & LAPS_PER_LOOK) == 0):
+            now = clock_ns()
+            if began == 0:
+                began = now
+            elif now - began > PATIENCE_NS:
+                return STOP
         if unlikely(cpu.retired == cpu.idle_at):
             idle += 1
             cpu.idle_rounds += 1
