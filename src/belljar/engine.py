@@ -230,10 +230,11 @@ class Vcpu(Protocol):
     def leave_halt(self) -> None:
         """Have a halted vCPU go on behind its HLT with the next `run`. Harmless where it is not halted."""
 
-    def inject_interrupt(self, vector: int) -> None:
+    def inject_interrupt(self, vector: int) -> bool:
         """Deliver an external interrupt with the next `run`, once; only when `ready_for_interrupt`, and not during a run.
 
-        For machines whose interrupt chips are their own, as are the next four.
+        False, and nothing done, if an earlier one has not been delivered yet. For machines whose interrupt chips are their
+        own, as are the next four.
         """
 
     def ready_for_interrupt(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from errno import EINVAL
+from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
 from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
@@ -314,11 +314,17 @@ class KvmVcpu:
 
     # -- interrupts from the machine's own chips -------------------------------------------------------------------
 
-    def inject_interrupt(self, vector: int) -> None:
-        """KVM_INTERRUPT (api.rst 4.16)."""
+    def inject_interrupt(self, vector: int) -> bool:
+        """KVM_INTERRUPT (api.rst 4.16); False if the kernel's local APIC has not taken the last one yet."""
         self._settle()
-        self.raw.interrupt(vector)
+        try:
+            self.raw.interrupt(vector)
+        except KvmCallFailed as error:
+            if error.errno == EEXIST:
+                return False
+            raise EngineError(f"KVM does not take interrupt {vector:#x}: {error}") from None
         self.raw.page.ready_for_interrupt_injection = 0
+        return True
 
     def ready_for_interrupt(self) -> bool:
         """Whether the guest, as the last `run` left it, takes an interrupt."""

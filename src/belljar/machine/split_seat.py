@@ -17,14 +17,18 @@ class SplitSeat:
         self.cpu = cpu
         self.bus = bus
         self._chips = chips
+        self._acknowledged: int | None = None  # by the 8259, and not taken by the engine yet
 
     def prepare(self) -> bool:
         """The 8259's interrupts go to vCPU 0, when its LINT0 lets them through, which the engine knows."""
         if self.cpu.index == 0:
             vcpu, pic = self.cpu.vcpu, self._chips.pic
-            if pic.output_level and vcpu.ready_for_interrupt():
-                vcpu.inject_interrupt(pic.acknowledge())
-            vcpu.request_interrupt_window(pic.output_level)
+            if vcpu.ready_for_interrupt():
+                if self._acknowledged is None and pic.output_level:
+                    self._acknowledged = pic.acknowledge()
+                if self._acknowledged is not None and vcpu.inject_interrupt(self._acknowledged):
+                    self._acknowledged = None
+            vcpu.request_interrupt_window(pic.output_level or self._acknowledged is not None)
         return True
 
     def came_back(self, reason: ExitReason) -> None:

@@ -324,7 +324,7 @@ class SoftVcpu:
     def leave_halt(self) -> None:
         """Nothing to do: RIP is behind the HLT."""
 
-    def inject_interrupt(self, vector: int) -> None:
+    def inject_interrupt(self, vector: int) -> bool:
         """Raises FeatureUnsupported, as do the next: the processor takes no interrupts yet."""
         raise _no_interrupts()
 
