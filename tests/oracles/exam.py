@@ -13,7 +13,7 @@ from iced_x86 import Decoder, Formatter, FormatterSyntax
 from .cases import RF, Case, Outcome, Stop, Stuck, Unsupported, differences
 from .forms import Form, forms
 from .generate import CannotEncode, Generator
-from .worlds import World
+from .worlds import STACK, STACK_SIZE, World
 
 SHOWN = 6
 """Discrepancies that a failure spells out."""
@@ -108,7 +108,7 @@ def like_unicorn(case: Case, expected: Outcome, got: Outcome) -> list[str]:
     """Compare with what Unicorn can tell: no selectors, no error codes, no CR2; at a fault, not even flags."""
     if expected.stop is Stop.FAULT:
         possible = {None: {got.vector}, 14: {12, 13, 14}}.get(expected.vector, {expected.vector})
-        if got.stop is Stop.SHUTDOWN and expected.vector is None:
+        if got.stop is Stop.SHUTDOWN and not STACK <= case.registers["rsp"] <= STACK + STACK_SIZE:
             return []  # a fault on a stack that cannot take the exception
         if got.stop is not Stop.FAULT or got.vector not in possible:
             return [

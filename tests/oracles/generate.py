@@ -213,7 +213,7 @@ class Generator:
 
     def _set_target(self, instruction: Instruction, kind: int, offset: int) -> None:
         if kind in SHORT:
-            target = max(CODE, offset + self.rng.randrange(-100, 120))
+            target = max(CODE, offset + self.rng.choice((self.rng.randrange(-100, 0), self.rng.randrange(8, 120))))
         else:
             target = CODE + self.rng.randrange(CODE_SIZE)
             if self.rng.random() < self.wild and self.world.long_mode:

@@ -195,6 +195,8 @@ def _protected_world(name: str, bits: int, cpl: int, *, long_mode: bool, bases: 
     memory[windows[0][0] : windows[0][0] + CODE_SIZE] = bytes([FILLER]) * CODE_SIZE
     if long_mode and cpl == 0:
         windows.insert(1, (SUPERVISOR_PAGE, PAGE))
+    if not long_mode:
+        windows.insert(1, (READ_ONLY, PAGE))
     if bits == 16 and not long_mode:
         windows = [(0x10000, size - 0x10000)]
         memory[0x10000:0x20000] = bytes([FILLER]) * 0x10000
