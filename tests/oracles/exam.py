@@ -108,7 +108,7 @@ def like_unicorn(case: Case, expected: Outcome, got: Outcome) -> list[str]:
     """Compare with what Unicorn can tell: no selectors, no error codes, no CR2; at a fault, not even flags."""
     if expected.stop is Stop.FAULT:
         possible = {None: {got.vector}, 14: {12, 13, 14}}.get(expected.vector, {expected.vector})
-        good_stack = STACK <= case.registers["rsp"] <= STACK + STACK_SIZE and case.mnemonic not in (
+        good_stack = STACK <= case.registers.get("rsp", STACK) <= STACK + STACK_SIZE and case.mnemonic not in (
             "CALL_FAR",
             "JMP_FAR",
         )
