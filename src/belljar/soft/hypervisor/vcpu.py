@@ -41,6 +41,8 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 
 INSTRUCTION_BYTES = 15
 
+PAUSE_LIMIT = int(Reason.PAUSE_LIMIT)
+INSTRUCTION_LIMIT = int(ExitReason.INSTRUCTION_LIMIT)
 PAUSE_BUDGET = int(Reason.PAUSE_BUDGET)
 """A plain number: an enum's member is dear to look up once an exit."""
 
@@ -64,6 +66,7 @@ class SoftVcpu:
         self.bus: Bus
         self.reporting = False
         self.shows_deliveries = False
+        self._careful = False
         self._carried = 0
         self._limit_reached = InstructionLimit(index)
         self.exits_on_msrs = False
@@ -150,6 +153,7 @@ class SoftVcpu:
             list(control.breakpoints_gva), [(point.gva, point.size, point.on_read) for point in control.watchpoints]
         )
         self.debug = control
+        self._careful = control.single_step or self.shows_deliveries
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -172,12 +176,26 @@ class SoftVcpu:
             return self._next_of_backlog()
         if self._waiting is not None:
             self.answer(None)
+        begin = processor.spent
+        first = -1
+        if (
+            instructions is not None
+            and 0 < instructions <= CHUNK
+            and deadline_ns is None
+            and observer is None
+            and not self._careful
+        ):  # the shortest way for the shortest runs; what else may come of it is handled below
+            first = self._enter_exactly(instructions)
+            if first == PAUSE_LIMIT:
+                self.log.counts[INSTRUCTION_LIMIT] += 1
+                self.log.show(self._limit_reached)
+                return ExitReason.INSTRUCTION_LIMIT
+        else:
+            self.memory.host_changed()
         self.bus, self._observer, self._single_exit = bus, observer, single_exit
         self.reporting = single_exit or observer is not None
-        self.memory.host_changed()
-        begin = processor.spent
         single_step = self.debug.single_step
-        careful = single_step or self.shows_deliveries
+        careful = self._careful
         chunk = budget = 1 if single_step else CHUNK
         look_at = begin + chunk
         looks = EXITS_PER_LOOK
@@ -194,7 +212,10 @@ class SoftVcpu:
             if careful:
                 before = processor.retired
             try:
-                reason = processor.enter(budget)
+                if first < 0:
+                    reason = processor.enter(budget)
+                else:
+                    reason, first = first, -1
                 handler = HANDLERS.get(reason)
                 ended = self._unexpected(reason) if handler is None else handler(self)
             except VmxError as error:
@@ -223,6 +244,12 @@ class SoftVcpu:
                     if instructions is not None:
                         budget = min(chunk, limit - processor.spent)
                 looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + chunk
+
+    def _enter_exactly(self, instructions: int) -> int:
+        try:
+            return self.processor.enter_exactly(instructions)
+        except VmxError as error:
+            raise EngineError(f"VM entry of vCPU {self.index} failed: {error}") from None
 
     def carry_out(self) -> int:
         """Have the processor carry out one instruction, or one iteration, with devices on the bus; why it came back."""
@@ -275,7 +302,7 @@ class SoftVcpu:
     def show_deliveries(self) -> None:
         """From now on, a run also ends (INSTRUCTION_LIMIT) when an exception was delivered, before its handler runs."""
         self._open().stop_on_delivery(True)
-        self.shows_deliveries = True
+        self.shows_deliveries = self._careful = True
 
     def wait_for_answer(self, exit: Exit) -> ExitReason:
         """The run ends in the middle of an instruction, which `answer` finishes."""

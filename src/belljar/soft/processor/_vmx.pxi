@@ -176,6 +176,7 @@ cdef enum:  # basic exit reasons (SDM 3D appendix C), and above 16 bits what is 
     PAUSE_FAILED = 0x10002      # the window's Python object raised
     PAUSE_KICKED = 0x10003      # kick() without external-interrupt exiting
     PAUSE_DEBUG = 0x10005       # a breakpoint or watchpoint of the host's
+    PAUSE_LIMIT = 0x10006       # enter_exactly(): the whole budget, and nothing else
     PAUSE_IDLE = 0x10004        # not active, and nothing that the processor knows of will wake it
 
 cdef enum:  # VM-execution controls that the processor looks at (SDM 3C 25.6)

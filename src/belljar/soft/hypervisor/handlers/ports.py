@@ -51,7 +51,6 @@ def access(vcpu: SoftVcpu) -> ExitReason | None:
         else:
             vcpu.log.counts[IO] += 1  # nobody will ask what it was
         vcpu.bus.port_write(port, size, value)
-    vcpu.memory.host_changed()
     return vcpu.report() if vcpu.reporting else None
 
 

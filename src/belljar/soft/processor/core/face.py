@@ -227,6 +227,28 @@ class Processor:
             raise self.failed(error)
         return cpu.exit_reason
 
+    def enter_exactly(self, budget: cython.longlong) -> int:
+        """`enter` after the host may have written memory; PAUSE_LIMIT if nothing happened but that the budget was used up."""
+        cpu: cython.pointer(Cpu) = self.cpu
+        spent: u64 = cpu.retired + cpu.charged
+        reason: cython.longlong
+        host_wrote(cpu.host)
+        reason = self.enter(budget) if cpu.vmcs == cython.NULL else self.resume(budget)
+        if reason == PAUSE_BUDGET and cpu.retired + cpu.charged - spent == cython.cast(u64, budget):
+            return PAUSE_LIMIT
+        return reason
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def resume(self, budget: cython.longlong) -> cython.longlong:
+        error: u32
+        self.memory.check_open()
+        with cython.nogil:
+            error = enter_guest(self.cpu, budget)
+        if error:
+            raise self.failed(error)
+        return self.cpu.exit_reason
+
     def emulate(self, window: object) -> int:
         """Enter for one instruction, or one iteration of a repeated one, with devices behind `window` (core/window.py)."""
         cpu: cython.pointer(Cpu) = self.cpu
@@ -269,14 +291,16 @@ class Processor:
     def take_port_access(self) -> int:
         """An I/O exit in one call: its qualification (SDM 3C table 28-5), and for OUT the value above bit 32.
 
-        IN and OUT are skipped as by `skip_instruction`; string instructions are left where they are.
+        IN and OUT are skipped as by `skip_instruction`; string instructions are left where they are. What the device may
+        write to memory before the next entry is seen, as after `HostMemory.host_changed`.
         """
         cpu: cython.pointer(Cpu) = self.cpu
         qualification: u64 = cpu.exit_qualification
         bits: u64
         if qualification & 0x10:  # string
             return qualification
-        self.skip_instruction()
+        skip_instruction(cpu)
+        host_wrote(cpu.host)
         if qualification & 0x08:  # IN
             return qualification
         bits = 8 * ((qualification & 7) + 1)
@@ -284,15 +308,7 @@ class Processor:
 
     def skip_instruction(self) -> None:
         """What hypervisors do after they have carried out an instruction: RIP behind it, interrupt shadow gone."""
-        cpu: cython.pointer(Cpu) = self.cpu
-        cpu.rip += cpu.exit_length
-        cpu.retired += 1
-        if cpu.address_mask_bits == 32:
-            cpu.rip &= LOW32
-        if cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS):
-            cpu.interruptibility &= ~cython.cast(u32, SHADOW_STI | SHADOW_MOV_SS)
-            update_mode(cpu)
-        cpu.rflags &= ~cython.cast(u64, FLAG_RF)
+        skip_instruction(self.cpu)
 
     # -- state outside the VMCS --------------------------------------------------------------------------------
 

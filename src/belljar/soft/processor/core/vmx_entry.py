@@ -225,6 +225,21 @@ def enter_guest(cpu: cython.pointer(Cpu), budget: i64) -> u32:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def skip_instruction(cpu: cython.pointer(Cpu)) -> cython.void:
+    """The hypervisor has carried out the instruction that exited: RIP behind it, interrupt shadow and RF gone."""
+    cpu.rip += cpu.exit_length
+    cpu.retired += 1
+    if cpu.address_mask_bits == 32:
+        cpu.rip &= LOW32
+    if cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS):
+        cpu.interruptibility &= ~cython.cast(u32, SHADOW_STI | SHADOW_MOV_SS)
+        update_mode(cpu)
+    cpu.rflags &= ~cython.cast(u64, FLAG_RF)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def set_vmx_events(cpu: cython.pointer(Cpu)) -> cython.void:
     """Which events the run loop shall ask `vmx_events` about."""
     cpu.events &= ~cython.cast(u32, EVENT_MTF | EVENT_INTERRUPT)
