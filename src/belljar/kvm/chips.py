@@ -123,8 +123,15 @@ class KernelChips:
         """KVM_IRQFD."""
         self._vm.add_irqfd(eventfd, gsi)
 
-    def may_send_nmi(self) -> bool:
-        """Whether a pin of the IOAPIC is open for something that a vCPU with RFLAGS.IF=0 takes, as an NMI watchdog is."""
+    def send_nmi(self, index: int) -> None:
+        """A message that means NMI to one vCPU's local APIC; from any thread."""
+        self.signal_message(MESSAGE_GPA | index << 12, MESSAGE_NMI)
+
+    def may_send_nmi(self, vcpu: Vcpu) -> bool:
+        """Whether a pin of a chip in the kernel is open for something that this vCPU takes with RFLAGS.IF=0, as for an NMI
+        watchdog."""
+        if lint0_sends_nmi(vcpu.get_lapic().regs):
+            return True
         if self._split:
             return False
         table = self._vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic.redirtbl

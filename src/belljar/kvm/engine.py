@@ -22,7 +22,6 @@ from belljar.kvm.abi.run import (
     KVM_MSR_EXIT_REASON_INVAL,
     KVM_MSR_EXIT_REASON_UNKNOWN,
 )
-from belljar.kvm.chips import KernelChips
 from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu
 from belljar.kvm.system import DEVICE, Kvm
@@ -31,6 +30,7 @@ from belljar.kvm.vm import Vm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from belljar.kvm.chips import KernelChips
     from belljar.kvm.probe import Facts
 
 _cpu_models: dict[str, CpuModel] = {}
@@ -159,10 +159,10 @@ class KvmVm:
 
     def use_chips(self, which: str) -> None:
         """Interrupt chips in the kernel, or none there, before any vCPU is made (`belljar.engine.Vm.use_chips`)."""
-        if which == "kernel":
-            self.chips = KernelChips(self.raw)
-        elif which == "split":
-            self.chips = KernelChips(self.raw, split=True)
+        if which in ("kernel", "split"):
+            from belljar.kvm.chips import KernelChips  # machines without chips start without it
+
+            self.chips = KernelChips(self.raw, split=which == "split")
         elif which == "user":
             self.tells_priority = True
         else:

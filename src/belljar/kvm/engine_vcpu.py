@@ -23,7 +23,6 @@ from belljar.kvm.abi.flags import (
     KVM_MP_STATE_RUNNABLE,
     KVM_MP_STATE_UNINITIALIZED,
 )
-from belljar.kvm.chips import MESSAGE_GPA, MESSAGE_NMI, lint0_sends_nmi
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
 from belljar.kvm.mode_check import difference, maps_with_1g_page, refused_bits
@@ -304,7 +303,7 @@ class KvmVcpu:
         events = self.raw.get_events()
         if events.nmi.pending or events.nmi.injected or events.smi.pending or events.smi.latched_init:
             return False
-        return not (chips.may_send_nmi() or lint0_sends_nmi(self.raw.get_lapic().regs))
+        return not chips.may_send_nmi(self.raw)
 
     def leave_halt(self) -> None:
         """Have a halted vCPU go on behind its HLT with the next `run`."""
@@ -354,7 +353,7 @@ class KvmVcpu:
         KVM_NMI would wait for KVM_RUN to return, and a pulse at LINT1 is what it makes then.
         """
         if self._vm.chips is not None:
-            self._vm.chips.signal_message(MESSAGE_GPA | self.index << 12, MESSAGE_NMI)
+            self._vm.chips.send_nmi(self.index)
             return
         self._settle()
         try:
