@@ -93,6 +93,33 @@ def exit_round_trip() -> float:
     return took / EXITS * 1e6
 
 
+def processor_round_trip() -> float:
+    """Microseconds for one OUT exit of the processor: entered from Python, left to it, and skipped."""
+    with machine(guests.out_loop(EXITS)) as guest:
+        guest.run(instructions=1)
+        processor = guest.cpu.vcpu.processor  # type: ignore[attr-defined]
+        rounds = range(EXITS - 1)
+        began = time.perf_counter()
+        for _ in rounds:
+            processor.enter(1_000)
+            processor.take_port_access()
+        took = time.perf_counter() - began
+    return took / (EXITS - 1) * 1e6
+
+
+def processor_step() -> float:
+    """Microseconds for entering the processor for exactly one instruction."""
+    with machine(guests.register_loop()) as guest:
+        guest.run(instructions=1)
+        processor = guest.cpu.vcpu.processor  # type: ignore[attr-defined]
+        steps = range(STEPS)
+        began = time.perf_counter()
+        for _ in steps:
+            processor.enter(1)
+        took = time.perf_counter() - began
+    return took / STEPS * 1e6
+
+
 def single_instruction() -> float:
     """Microseconds for `run(instructions=1)` of a vCPU."""
     with machine(guests.register_loop()) as guest:
@@ -166,12 +193,23 @@ def measure() -> list[Figure]:
     """All figures of the soft engine."""
     open_engine("soft").close()
     figures = against_unicorn()
-    samples = interleave({"exit": exit_round_trip, "step": single_instruction}, ROUNDS)
-    median = {name: statistics.median(values) for name, values in samples.items()}
-    figures.append(
-        Figure("soft: exit round trip from Python", median["exit"], "us", 0.5, samples={"exit": samples["exit"]})
+    samples = interleave(
+        {
+            "enter": processor_round_trip,
+            "step": processor_step,
+            "exit": exit_round_trip,
+            "run": single_instruction,
+        },
+        ROUNDS,
     )
-    figures.append(Figure("soft: run(instructions=1)", median["step"], "us", 0.3, samples={"step": samples["step"]}))
+    for name, title, goal in (
+        ("enter", "exit round trip of the processor from Python", 0.5),
+        ("step", "enter(1) of the processor", 0.3),
+        ("exit", "exit served by a Python device in a machine's run", 0.5),
+        ("run", "run(instructions=1) of the engine's vCPU", 0.3),
+    ):
+        median = statistics.median(samples[name])
+        figures.append(Figure(f"soft: {title}", median, "us", goal, samples={name: samples[name]}))
     idle = interleave({"idle": idle_mib}, 3)
     figures.append(
         Figure(
