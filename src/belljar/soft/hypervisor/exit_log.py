@@ -11,50 +11,50 @@ IO, MMIO = int(ExitReason.IO), int(ExitReason.MMIO)
 
 
 class ExitLog:
-    """Counts exits by reason; `made` builds the last one when it is wanted."""
+    """Counts exits by reason; `last` builds the last one when it is wanted, unless `made` holds it already."""
 
     def __init__(self, vcpu: int) -> None:
         self.vcpu = vcpu
         self.counts = [0] * len(REASONS)
-        self._made: Exit | None = None
+        self.made: Exit | None = None
         self._make: Callable[..., Exit] = _interrupted
         self._arguments: tuple[object, ...] = ()
 
     def port(self, port: int, size: int, write: bool, data: bytes, count: int) -> None:
         """A port access."""
         self.counts[IO] += 1
-        self._made = None
+        self.made = None
         self._make = _port_io
         self._arguments = (port, size, write, data, count)
 
     def port_value(self, port: int, size: int, write: bool, value: int) -> None:
         """A port access of one item, by its value."""
         self.counts[IO] += 1
-        self._made = None
+        self.made = None
         self._make = _port_value
         self._arguments = (port, size, write, value)
 
     def mmio(self, gpa: int, write: bool, size: int, value: int) -> None:
         """A memory-mapped access."""
         self.counts[MMIO] += 1
-        self._made = None
+        self.made = None
         self._make = _mmio
         self._arguments = (gpa, write, size, value)
 
     def end(self, exit: Exit) -> None:
         """An exit that ends a run."""
         self.counts[exit.reason] += 1
-        self._made = exit
+        self.made = exit
 
     def show(self, exit: Exit) -> None:
         """An exit that was counted already is the last one again."""
-        self._made = exit
+        self.made = exit
 
     def last(self) -> Exit:
         """The last exit, whole."""
-        if self._made is None:
-            self._made = self._make(self.vcpu, *self._arguments)
-        return self._made
+        if self.made is None:
+            self.made = self._make(self.vcpu, *self._arguments)
+        return self.made
 
     def by_reason(self) -> dict[ExitReason, int]:
         """How often, by reason; zeros left out."""

@@ -147,6 +147,7 @@ class Processor:
     cpu: cython.pointer(Cpu)
     memory: HostMemory
     current: VmcsRegion
+    started: u64
     _window: object
 
     def __cinit__(self, memory: HostMemory):
@@ -230,24 +231,27 @@ class Processor:
     def enter_exactly(self, budget: cython.longlong) -> int:
         """`enter` after the host may have written memory; PAUSE_LIMIT if nothing happened but that the budget was used up."""
         cpu: cython.pointer(Cpu) = self.cpu
-        spent: u64 = cpu.retired + cpu.charged
-        reason: cython.longlong
-        host_wrote(cpu.host)
-        reason = self.enter(budget) if cpu.vmcs == cython.NULL else self.resume(budget)
-        if reason == PAUSE_BUDGET and cpu.retired + cpu.charged - spent == cython.cast(u64, budget):
-            return PAUSE_LIMIT
-        return reason
-
-    @cython.cfunc
-    @cython.exceptval(-1)
-    def resume(self, budget: cython.longlong) -> cython.longlong:
         error: u32
+        if cpu.vmcs == cython.NULL:
+            raise VmxError(ERROR_INVALID)
         self.memory.check_open()
-        with cython.nogil:
-            error = enter_guest(self.cpu, budget)
+        self.started = cpu.retired + cpu.charged
+        host_wrote(cpu.host)
+        if budget <= SHORT_RUN:  # over before another thread could be glad of the lock
+            error = enter_guest(cpu, budget)
+        else:
+            with cython.nogil:
+                error = enter_guest(cpu, budget)
         if error:
             raise self.failed(error)
-        return self.cpu.exit_reason
+        if cpu.exit_reason == PAUSE_BUDGET and cpu.retired + cpu.charged - self.started == cython.cast(u64, budget):
+            return PAUSE_LIMIT
+        return cpu.exit_reason
+
+    @property
+    def spent_before(self) -> int:
+        """`spent` as it was when `enter_exactly` began."""
+        return self.started
 
     def emulate(self, window: object) -> int:
         """Enter for one instruction, or one iteration of a repeated one, with devices behind `window` (core/window.py)."""
