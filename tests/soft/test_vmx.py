@@ -97,6 +97,10 @@ def test_launch_state_decides_which_instruction_enters(bench: Bench) -> None:
         (Field.EPT_POINTER, 0x1, CONTROL_FIELDS),
         (Field.MSR_BITMAP, 0x1001, CONTROL_FIELDS),
         (Field.EXIT_CONTROLS, 0, CONTROL_FIELDS),
+        (Field.EXIT_CONTROLS, 0x36FFB | 1 << 15, CONTROL_FIELDS),  # no interrupt controller to acknowledge to
+        (Field.EXIT_MSR_STORE_COUNT, 1, CONTROL_FIELDS),
+        (Field.EXIT_MSR_LOAD_COUNT, 1, CONTROL_FIELDS),
+        (Field.ENTRY_MSR_LOAD_COUNT, 1, CONTROL_FIELDS),
         (Field.ENTRY_CONTROLS, 0, CONTROL_FIELDS),
         (Field.ENTRY_INTERRUPTION_INFO, VALID | 1 << 8, CONTROL_FIELDS),  # type 1 is reserved
         (Field.ENTRY_INTERRUPTION_INFO, VALID | 3 << 8 | 32, CONTROL_FIELDS),  # no such exception
@@ -235,6 +239,38 @@ def test_page_fault_mask_and_match(bench: Bench, mask: int, match: int, exits: b
         assert bench.processor.cr2 == 0
     else:
         assert reason == Reason.TRIPLE_FAULT
+
+
+@pytest.mark.parametrize(
+    ("field", "bit", "code", "reason"),
+    [
+        (Field.PRIMARY_CONTROLS, 7, "f4", 12),  # hlt
+        (Field.PRIMARY_CONTROLS, 9, "0f0138", 14),  # invlpg [eax]
+        (Field.PRIMARY_CONTROLS, 12, "0f31", 16),  # rdtsc
+        (Field.PRIMARY_CONTROLS, 12, "0f01f9", 51),  # rdtscp
+        (Field.PRIMARY_CONTROLS, 16, "0f20d8", 28),  # mov eax, cr3
+        (Field.PRIMARY_CONTROLS, 23, "0f21c0", 29),  # mov eax, dr0
+        (Field.PRIMARY_CONTROLS, 30, "f390", 40),  # pause
+        (Field.SECONDARY_CONTROLS, 2, "0f0100", 46),  # sgdt [eax]
+        (Field.SECONDARY_CONTROLS, 6, "0f09", 54),  # wbinvd
+        (Field.SECONDARY_CONTROLS, 11, "0fc7f0", 57),  # rdrand eax
+        (Field.SECONDARY_CONTROLS, 16, "0fc7f8", 61),  # rdseed eax
+    ],
+)
+def test_a_control_takes_its_instruction_and_only_then(
+    bench: Bench, field: Field, bit: int, code: str, reason: int
+) -> None:
+    bench.code(code)
+    bench.processor.set_gpr(RAX, 0x5000)
+    bench.change(field, 0, 1 << bit)
+    if reason != Reason.HLT:
+        assert bench.enter(1) == Reason.PAUSE_BUDGET
+        bench.write(Field.GUEST_RIP, CODE)
+        bench.processor.set_gpr(RAX, 0x5000)
+    bench.change(field, 1 << bit)
+    assert bench.enter() == reason
+    assert bench.read(Field.EXIT_INSTRUCTION_LENGTH) == len(code) // 2
+    assert bench.read(Field.GUEST_RIP) == CODE
 
 
 def test_preemption_timer_counts_instructions_exactly(bench: Bench) -> None:

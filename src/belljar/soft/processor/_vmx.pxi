@@ -268,14 +268,14 @@ cdef enum:  # what the capability MSRs IA32_VMX_TRUE_*_CTLS and IA32_VMX_CR*_FIX
     PIN_MUST = 0x16
     PIN_MAY = 0x7F
     PRIMARY_MUST = 0x04006172
+    SECONDARY_MUST = 0x1008     # RDTSCP and INVPCID are there, or not, by CPUID alone
     SECONDARY_MAY = 0x118EE
     EXIT_MUST = 0x00036DFB
-    EXIT_MAY = 0x007FEFFF
+    EXIT_MAY = 0x007F6FFF
     ENTRY_MUST = 0x000011FB
     ENTRY_MAY = 0x0000D3FF
     EFER_MAY = 0xD01
     CR4_MAY = 0x773FFF
-    MSR_AREA_LIMIT = 512
 
 cdef extern from *:
     const u64 PRIMARY_MAY "0xFFD9FFFEULL"

@@ -443,4 +443,7 @@ def decode_insn(d: cython.pointer(Decoder), insn: cython.pointer(Insn)) -> cytho
     insn.handler = handlers[d.size]
     if d.code == 0x90 and d.op_flags & OP_OPREG and insn.rm == insn.reg:
         insn.handler = nop
+        if d.repeat == 0xF3:
+            insn.handler = complex_insn
+            insn.operation = cython.cast(u8, operation_number(op_pause))
     return DECODED

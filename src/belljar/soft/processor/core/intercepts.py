@@ -345,6 +345,14 @@ def invalidate_pcid(cpu: cython.pointer(Cpu), kind: u64, pcid: u64, gva: u64) ->
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def op_pause(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
+    """PAUSE: nothing, or an exit."""
+    return vmx_intercept(cpu, EXIT_REASON_PAUSE)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def vmx_instruction_reason(number: i64) -> u32:
     """The exit reason of a VMX instruction, from what its decoding left in Insn.imm (see opcodes_system.py)."""
     if number == 0xC1:

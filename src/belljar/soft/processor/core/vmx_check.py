@@ -55,7 +55,7 @@ def check_execution_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
     eptp: u64 = vmcs_get(vmcs, FIELD_EPT_POINTER)
     if not within(pin, PIN_MUST, PIN_MAY) or not within(primary, PRIMARY_MUST, PRIMARY_MAY):
         return False
-    if not within(secondary, 0, SECONDARY_MAY) or vmcs_get(vmcs, FIELD_CR3_TARGET_COUNT) > 4:
+    if not within(secondary, SECONDARY_MUST if primary & PRIMARY_SECONDARY else 0, SECONDARY_MAY) or vmcs_get(vmcs, FIELD_CR3_TARGET_COUNT) > 4:
         return False
     if primary & PRIMARY_IO_BITMAPS and not (
         is_page_address(vmcs_get(vmcs, FIELD_IO_BITMAP_A)) and is_page_address(vmcs_get(vmcs, FIELD_IO_BITMAP_B))
@@ -78,10 +78,12 @@ def check_execution_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def check_area(count: u64, address: u64) -> cython.bint:
-    """An MSR area: 16-byte aligned and within the physical address width, if it has entries."""
-    return count == 0 or (
-        count <= MSR_AREA_LIMIT and (address & 15) == 0 and ((address + 16 * count - 1) >> PHYSICAL_BITS) == 0
+def no_msr_areas(vmcs: cython.pointer(Vmcs)) -> cython.bint:
+    """Whether no MSR area is used: this processor has none (IA32_VMX_MISC recommends at most 0 entries)."""
+    return (
+        vmcs_get(vmcs, FIELD_EXIT_MSR_STORE_COUNT) == 0
+        and vmcs_get(vmcs, FIELD_EXIT_MSR_LOAD_COUNT) == 0
+        and vmcs_get(vmcs, FIELD_ENTRY_MSR_LOAD_COUNT) == 0
     )
 
 
@@ -95,9 +97,7 @@ def check_exit_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
         return False
     if controls & EXIT_SAVE_TIMER and not vmcs_get(vmcs, FIELD_PIN_CONTROLS) & PIN_PREEMPTION_TIMER:
         return False
-    return check_area(vmcs_get(vmcs, FIELD_EXIT_MSR_STORE_COUNT), vmcs_get(vmcs, FIELD_EXIT_MSR_STORE_ADDRESS)) and (
-        check_area(vmcs_get(vmcs, FIELD_EXIT_MSR_LOAD_COUNT), vmcs_get(vmcs, FIELD_EXIT_MSR_LOAD_ADDRESS))
-    )
+    return no_msr_areas(vmcs)
 
 
 @cython.cfunc
@@ -143,9 +143,7 @@ def check_injection(vmcs: cython.pointer(Vmcs)) -> cython.bint:
 @cython.exceptval(check=False)
 def check_entry_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
     """SDM 3C 27.2.1.3, the event apart."""
-    return within(vmcs_get(vmcs, FIELD_ENTRY_CONTROLS), ENTRY_MUST, ENTRY_MAY) and check_area(
-        vmcs_get(vmcs, FIELD_ENTRY_MSR_LOAD_COUNT), vmcs_get(vmcs, FIELD_ENTRY_MSR_LOAD_ADDRESS)
-    )
+    return within(vmcs_get(vmcs, FIELD_ENTRY_CONTROLS), ENTRY_MUST, ENTRY_MAY)
 
 
 @cython.cfunc
