@@ -54,8 +54,15 @@ def run_many(engine: Engine, count: int, seed: int) -> dict[str, int]:
         code = noise(rng)
         registers = {name: rng.getrandbits(rng.choice((8, 16, 32, 64))) for name in ("rax", "rcx", "rdx", "rsi", "rdi")}
         try:
-            with Machine(code, engine=engine, mode=mode, memory=1 << 20, cpl=0 if mode == "real" else rng.choice((0, 3)),
-                         registers=registers) as machine:  # fmt: skip
+            with Machine(
+                code,
+                format="raw",  # noise may begin like a file of another format
+                engine=engine,
+                mode=mode,
+                memory=1 << 20,
+                cpl=0 if mode == "real" else rng.choice((0, 3)),
+                registers=registers,
+            ) as machine:
                 result = machine.run(timeout=TIME_LIMIT)
         except ModeUnsupported:
             refused.add(mode)
