@@ -101,7 +101,7 @@ class Bus:
     def port_read(self, port: int, size: int) -> int:
         """IN: the device's answer, all ones where there is none."""
         reader = self._port_readers.get(port)
-        if reader is not None and size <= self._port_width[port]:
+        if reader is not None and (size == 1 or size <= self._port_width[port]):
             return reader(port, size)
         if size == 1:
             self.unclaimed += 1
@@ -114,7 +114,7 @@ class Bus:
     def port_write(self, port: int, size: int, value: int) -> None:
         """OUT: to the device, lost where there is none."""
         writer = self._port_writers.get(port)
-        if writer is not None and size <= self._port_width[port]:
+        if writer is not None and (size == 1 or size <= self._port_width[port]):
             writer(port, size, value)
         elif size == 1:
             self.unclaimed += 1

@@ -48,8 +48,9 @@ port_access = HANDLERS[PORT_ACCESS]
 
 PAUSE_LIMIT = int(Reason.PAUSE_LIMIT)
 INSTRUCTION_LIMIT = int(ExitReason.INSTRUCTION_LIMIT)
+LIMIT_REACHED = ExitReason.INSTRUCTION_LIMIT
 PAUSE_BUDGET = int(Reason.PAUSE_BUDGET)
-"""A plain number: an enum's member is dear to look up once an exit."""
+"""Names of this module's own: an enum's member is dear to look up once an exit."""
 
 
 def next_chunk(chunk: int, took_ns: int) -> int:
@@ -207,7 +208,7 @@ class SoftVcpu:
                 log = self.log
                 log.counts[INSTRUCTION_LIMIT] += 1
                 log.made = self._limit_reached
-                return ExitReason.INSTRUCTION_LIMIT
+                return LIMIT_REACHED
             begin = processor.spent_before
         else:
             self.memory.host_changed()
