@@ -16,7 +16,7 @@ from belljar.machine import End, Machine
 from conformance.assembly import guest
 from conftest import open_or_skip
 
-CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user")]
+CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]
 
 
 IN_SERVICE = """
@@ -604,6 +604,66 @@ def test_explanation_says_which_line_reaches_which_vector(chips: dict[str, objec
         assert [(row.sources, row.pin) for row in rows] == [(("serial",), 4)]
         state = rows[0].state
         assert (state.vector, state.delivery, state.masked, state.cpus) == (0x44, "fixed", False, (0,))
+
+
+TIMED = LAPIC_TIMER_PERIODIC.replace("say 't'", "rdtsc\n    out 0xE9, al\n    mov eax, [rbx + 0x390]\n    out 0xE9, al")
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_two_runs_in_instruction_time_are_the_same(cpus: int) -> None:
+    def once() -> tuple[bytes, list[object]]:
+        with Machine(guest(TIMED), engine="soft", irqchip="user", mode="long", cpus=cpus) as machine:
+            assert machine.run(timeout=20).end is End.HALT
+            return machine.console, [(cpu.vcpu.instructions_retired(), cpu.vcpu.exit_counts()) for cpu in machine.cpus]
+
+    assert once() == once()
+    assert len(once()[0]) == 9
+
+
+def test_time_stamp_counter_goes_on_while_idle_time_is_skipped() -> None:
+    text = PIT_THROUGH_IOAPIC.replace("sti\n", "rdtsc\n    mov r12d, eax\n    sti\n").replace(
+        "say 'e'", "rdtsc\n    sub eax, r12d"
+    )
+    with Machine(guest(text), engine="soft", irqchip="user", mode="long") as machine:
+        assert machine.run(timeout=20).end is End.HALT
+        assert 1_710_000 < machine.cpu.rax < 1_720_000  # 2048 / 1.193182 MHz
+
+
+def test_exact_number_of_instructions_with_chips() -> None:
+    with Machine(guest(LAPIC_TIMER_PERIODIC), engine="soft", irqchip="user", mode="long") as machine:
+        assert machine.run(instructions=60).end is End.INSTRUCTION_LIMIT
+        assert machine.cpu.vcpu.instructions_retired() == 60
+
+
+CR8_HOLDS_BACK = """
+main:
+    gate 0x55, handler
+    mov eax, 5
+    mov cr8, rax
+    lapic 0x300, 0x44055
+    sti
+    nop
+    say 'a'
+    mov eax, 4
+    mov cr8, rax
+    nop
+    say 'c'
+    done
+handler:
+    say 'b'
+    end_of_interrupt
+    iretq
+"""
+
+
+def test_cr8_holds_interrupts_back() -> None:
+    assert console(CR8_HOLDS_BACK, {"engine": "soft", "irqchip": "user", "mode": "long"}) == b"abc"
+
+
+@pytest.mark.parametrize("irqchip", ["kernel", "split"])
+def test_soft_engine_refuses_the_kernels_chips(irqchip: str) -> None:
+    with pytest.raises(FeatureUnsupported):
+        Machine(b"\xf4", engine="soft", irqchip=irqchip)
 
 
 @pytest.mark.usefixtures("leaves_nothing")

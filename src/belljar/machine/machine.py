@@ -179,7 +179,12 @@ class Machine:
 
             self.interrupts = self.own_interrupts = SplitInterrupts(self.vm, self.cpus, bus)
             return bus
-        self.interrupts = self.own_interrupts = OwnInterrupts(self.cpus, bus)
+        if self.engine.threaded:
+            self.interrupts = self.own_interrupts = OwnInterrupts(self.cpus, bus)
+        else:
+            from belljar.machine.turn_interrupts import TurnInterrupts
+
+            self.interrupts = self.own_interrupts = TurnInterrupts(self.cpus, bus)
         with suppress(FeatureUnsupported):  # without, there is no x2APIC mode: its registers are not there
             self.vm.exit_on_msrs()
         return bus

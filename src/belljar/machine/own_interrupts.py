@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from threading import Condition
+from typing import Protocol
 
 from belljar.devices.bus import LockedBus
-from belljar.devices.clock import HostClock, Timer
+from belljar.devices.clock import Clock, HostClock, Timer
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route
@@ -38,9 +39,26 @@ class TimekeepersClock(HostClock):
             self._earlier()
         return timer
 
-    def monotonic_ns(self, deadline_ns: int) -> int:
-        """A time of this clock as one of time.monotonic_ns()."""
-        return time.monotonic_ns() + deadline_ns - self.now_ns()
+    def due_ns(self) -> int | None:
+        """When the first timer is due, as a time of time.monotonic_ns(); None if there is none."""
+        first_ns = self.next_deadline_ns()
+        return None if first_ns is None else time.monotonic_ns() + first_ns - self.now_ns()
+
+
+class Timekeeper(Clock, Protocol):
+    """A clock as `OwnInterrupts` needs it."""
+
+    def due_ns(self) -> int | None:
+        """Until when, of time.monotonic_ns(), the host may wait for the first timer; None: it need not."""
+
+    def run_due(self) -> int:
+        """Run what is due now; how many timers ran."""
+
+    def pause(self) -> None:
+        """Stand still."""
+
+    def resume(self) -> None:
+        """Go on from there."""
 
 
 class OwnInterrupts:
@@ -54,7 +72,7 @@ class OwnInterrupts:
 
     def __init__(self, cpus: Sequence[Cpu], bus: LockedBus) -> None:
         self.lock = Condition(bus.lock)
-        self.clock = TimekeepersClock(lambda: self._wake(0))
+        self.clock = self._make_clock()
         self.seats: tuple[Seat | SplitSeat, ...] = ()
         self.chips = self._make_chips(len(cpus))
         pit = Pit(self.clock, self.chips.router.line(PIT_GSI, "pit"))
@@ -62,6 +80,9 @@ class OwnInterrupts:
             bus.attach(device)
         self.seats = tuple(self._make_seat(cpu, bus) for cpu in cpus)
         self.clock.pause()
+
+    def _make_clock(self) -> Timekeeper:
+        return TimekeepersClock(lambda: self._wake(0))
 
     def _make_chips(self, cpus: int) -> InterruptChips:
         return InterruptChips(self.clock, cpus=cpus, wake=self._wake)
@@ -130,6 +151,7 @@ class OwnInterrupts:
         index: int,
         *,
         deadline_ns: int | None,
+        instructions: int | None,
         over: Callable[[], bool],
         observer: Callable[[Exit], None] | None,
         single_exit: bool,
@@ -137,7 +159,7 @@ class OwnInterrupts:
     ) -> ExitReason | None:
         """Run a vCPU, waiting while it has nothing to do; what ended that. HLT: all sleep for good (SDM 3A 9.6.1).
 
-        Unless `patient`, None instead of waiting.
+        Unless `patient`, None instead of waiting. `instructions` as for `Vcpu.run`.
         """
         seat = self.seats[index]
         while True:
@@ -146,13 +168,25 @@ class OwnInterrupts:
                 if entered is not None:
                     return entered if entered is not IRQ_WINDOW_OPEN else None
                 until_ns = self._until(index, deadline_ns)
-            reason = seat.cpu.vcpu.run(seat.bus, deadline_ns=until_ns, single_exit=single_exit, observer=observer)
+            reason = self._enter(seat, until_ns, instructions, single_exit, observer)
             with self.lock:
                 seat.came_back(reason)
             if reason is INTERRUPTED and (over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)):
                 return INTERRUPTED
             if reason not in self.passing:
                 return reason
+
+    def _enter(
+        self,
+        seat: Seat | SplitSeat,
+        until_ns: int | None,
+        instructions: int | None,
+        single_exit: bool,
+        observer: Callable[[Exit], None] | None,
+    ) -> ExitReason:
+        return seat.cpu.vcpu.run(
+            seat.bus, deadline_ns=until_ns, instructions=instructions, single_exit=single_exit, observer=observer
+        )
 
     def _wait(
         self, seat: Seat | SplitSeat, deadline_ns: int | None, over: Callable[[], bool], patient: bool
@@ -177,10 +211,9 @@ class OwnInterrupts:
         self.lock.wait(left)
 
     def _until(self, index: int, deadline_ns: int | None) -> int | None:
-        first_ns = self.clock.next_deadline_ns() if index == 0 else None
+        first_ns = self.clock.due_ns() if index == 0 else None
         if first_ns is None:
             return deadline_ns
-        first_ns = self.clock.monotonic_ns(first_ns)
         return first_ns if deadline_ns is None else min(first_ns, deadline_ns)
 
     def rest_in_turn(self, deadline_ns: int | None) -> None:

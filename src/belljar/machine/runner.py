@@ -206,28 +206,27 @@ class Runner:
                     continue
                 if sleeps and self._sleeps_on(cpu, active):
                     continue
-                if self._own is not None:
-                    reason = self._own.run(
-                        cpu.index, deadline_ns=self._slice(alone, None)[0], over=self._over, observer=observer,
-                        single_exit=single_exit, patient=alone and len(self._cpus) == 1,
-                    )  # fmt: skip
-                    ran |= reason is not None
-                    if reason is None:
-                        continue
-                    yield from self._settle_turn(cpu, reason, active, observer, single_exit)
-                    continue
                 slice_ns, slice_instructions = self._slice(alone, budget)
                 before = cpu.vcpu.instructions_retired() if budget is not None else 0
-                reason = cpu.vcpu.run(
-                    self._bus,
-                    deadline_ns=slice_ns,
-                    instructions=slice_instructions,
-                    single_exit=single_exit,
-                    observer=observer,
-                )
+                reason: ExitReason | None
+                if self._own is not None:
+                    reason = self._own.run(
+                        cpu.index, deadline_ns=slice_ns, instructions=slice_instructions, over=self._over,
+                        observer=observer, single_exit=single_exit, patient=alone and len(self._cpus) == 1,
+                    )  # fmt: skip
+                    ran |= reason is not None
+                else:
+                    reason = cpu.vcpu.run(
+                        self._bus,
+                        deadline_ns=slice_ns,
+                        instructions=slice_instructions,
+                        single_exit=single_exit,
+                        observer=observer,
+                    )
                 if budget is not None:
                     budget -= cpu.vcpu.instructions_retired() - before
-                yield from self._settle_turn(cpu, reason, active, observer, single_exit)
+                if reason is not None:
+                    yield from self._settle_turn(cpu, reason, active, observer, single_exit)
                 if budget is not None and budget <= 0:
                     self.finish(End.INSTRUCTION_LIMIT, f"{instructions} instructions were executed", cpu=cpu)
 
@@ -259,6 +258,7 @@ class Runner:
         reason = self._own.run(
             cpu.index,
             deadline_ns=self._deadline_ns,
+            instructions=None,
             over=lambda: self._over() or self._census.going_on,
             observer=observer,
             single_exit=False,

@@ -35,7 +35,9 @@ class Activity(Enum):
 class GuardedWindow:
     """The buses as one vCPU sees them, its local APIC's page included, under the lock of the chips."""
 
-    def __init__(self, lapic: Lapic, bus: Bus, lock: RLock) -> None:
+    def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock) -> None:
+        self._cpu = cpu
+        self._lapic = lapic
         self._window = LapicWindow(lapic, bus)
         self._lock = lock
         self.port_read = bus.port_read
@@ -51,7 +53,10 @@ class GuardedWindow:
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         """A store."""
         with self._lock:
+            before = self._lapic.cr8
             self._window.mmio_write(gpa, size, value)
+            if self._lapic.cr8 != before:
+                self._cpu.vcpu.kick()  # the next entry sets what it reads in CR8
 
 
 class Seat:
@@ -60,9 +65,10 @@ class Seat:
     def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock) -> None:
         self.cpu = cpu
         self.lapic = lapic
-        self.bus = GuardedWindow(lapic, bus, lock)
+        self.bus = GuardedWindow(cpu, lapic, bus, lock)
         self.activity = Activity.WAIT_FOR_SIPI if cpu.index else Activity.ACTIVE
         self._interruptible = True
+        self._task_priority = 0  # what the vCPU was entered with
         # Not the TSC deadline timer: without a local APIC of its own KVM takes that MSR for itself, and CPUID has no such timer.
         self._msrs = LapicMsrs(lapic, tsc_deadline=False)
 
@@ -88,6 +94,7 @@ class Seat:
         vcpu.request_interrupt_window(lapic.has_interrupt())
         if vcpu.task_priority != lapic.cr8:
             vcpu.task_priority = lapic.cr8
+        self._task_priority = lapic.cr8
         return self.activity is Activity.ACTIVE
 
     def _start(self, cs: Segment, rip: int) -> None:
@@ -99,7 +106,7 @@ class Seat:
         vcpu, lapic = self.cpu.vcpu, self.lapic
         if vcpu.apic_base != lapic.base:
             self._msrs.write_msr(Msr.IA32_APIC_BASE, vcpu.apic_base)
-        if vcpu.task_priority != lapic.cr8:
+        if vcpu.task_priority != self._task_priority:  # else the APIC's own register is the newer one
             lapic.cr8 = vcpu.task_priority
         if reason is ExitReason.HLT:
             self.activity = Activity.HALTED
@@ -113,7 +120,9 @@ class Seat:
     @property
     def wants_to_run(self) -> bool:
         """Whether there is something to run for, or something has come for it."""
-        return self.activity is Activity.ACTIVE or self.lapic.signals.pending
+        if self.activity is Activity.ACTIVE or self.lapic.signals.pending:
+            return True
+        return self.activity is Activity.HALTED and self._interruptible and self.lapic.has_interrupt()
 
     def asleep(self) -> bool:
         """Whether only another vCPU, a chip's NMI or the host could wake it."""

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
+from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of_unknown
 from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
 from belljar.soft.processor.features import off_mask
+from belljar.x86.msr import Msr
 
 
 class SoftEngine:
@@ -54,6 +56,7 @@ class SoftVm:
         self.mmu = Mmu(self.memory)
         self.vcpus: list[SoftVcpu] = []
         self._msr_bitmap_hpa = self.mmu.pool.take()
+        self._has_chips = False
         self._closed = False
 
     def map(self, region: MemoryRegion) -> None:
@@ -72,12 +75,18 @@ class SoftVm:
         vcpu = SoftVcpu(index, self.mmu, self._msr_bitmap_hpa)
         if self._features_off:
             vcpu.processor.switch_features(self._features_off)
+        if self._has_chips:
+            vcpu.has_chips = True
+            vcpu.want(Primary.CR8_LOAD, True)
         self.vcpus.append(vcpu)
         return vcpu
 
     def use_chips(self, which: str) -> None:
-        """Raises FeatureUnsupported: there is no kernel beneath whose chips could be used."""
-        raise FeatureUnsupported(f"the soft engine has no interrupt chips called {which!r}", hint="`--engine kvm` may")
+        """`user` only. Raises FeatureUnsupported for others: there is no kernel beneath whose chips could be used."""
+        self._check_open()
+        if which != "user":
+            raise FeatureUnsupported(f"the soft engine has no interrupt chips called {which!r}", hint="--irqchip user")
+        self._has_chips = True
 
     def set_line(self, gsi: int, level: bool) -> None:
         """Raises EngineError, as do all calls about chips: there are none."""
@@ -108,10 +117,14 @@ class SoftVm:
         raise _no_chips()
 
     def exit_on_msrs(self) -> None:
-        """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made."""
+        """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made.
+
+        With interrupt chips, so does IA32_APIC_BASE, whose modes the local APIC knows.
+        """
         self._check_open()
         if self.vcpus:
-            self.memory.write(self._msr_bitmap_hpa, bitmap_of_unknown(self.vcpus[0].processor))
+            others = (Msr.IA32_APIC_BASE,) if self._has_chips else ()
+            self.memory.write(self._msr_bitmap_hpa, bitmap_of_unknown(self.vcpus[0].processor, others))
         for vcpu in self.vcpus:
             vcpu.exits_on_msrs = True
 

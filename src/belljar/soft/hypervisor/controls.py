@@ -24,6 +24,7 @@ class Primary(IntFlag):
     INTERRUPT_WINDOW = 1 << 2
     TSC_OFFSET = 1 << 3
     HLT = 1 << 7
+    CR8_LOAD = 1 << 19
     NMI_WINDOW = 1 << 22
     UNCONDITIONAL_IO = 1 << 24
     MONITOR_TRAP = 1 << 27

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
 from belljar.x86.msr import Msr
@@ -38,12 +40,12 @@ BITMAP_WRITES = 2048
 CANONICAL_57 = range(-(1 << 56), 1 << 56)
 
 
-def bitmap_of_unknown(processor: Processor) -> bytes:
-    """An MSR bitmap page that makes every MSR exit which the processor does not have."""
+def bitmap_of_unknown(processor: Processor, others: Collection[int] = ()) -> bytes:
+    """An MSR bitmap page that makes every MSR exit which the processor does not have, and `others`."""
     page = bytearray(4096)
     for first, offset in BITMAP_RANGES:
         for number in range(BITMAP_MSRS):
-            if read_msr(processor, first + number) is None:
+            if first + number in others or read_msr(processor, first + number) is None:
                 page[offset + number // 8] |= 1 << number % 8
                 page[offset + BITMAP_WRITES + number // 8] |= 1 << number % 8
     return bytes(page)

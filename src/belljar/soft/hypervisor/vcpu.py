@@ -8,9 +8,11 @@ from typing import NoReturn, cast
 
 from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
-from belljar.exits import Exit, ExitReason, InstructionLimit, InternalError, Interrupted
+from belljar.exits import Exit, ExitReason, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import controls, state
 from belljar.soft.hypervisor.answers import finish
+from belljar.soft.hypervisor.controls import Primary
+from belljar.soft.hypervisor.events import VALID, Kind, inject
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
@@ -20,6 +22,8 @@ from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.hypervisor.window import DeviceWindow
 from belljar.soft.processor._core import Processor, VmcsRegion, VmxError
 from belljar.soft.processor.fields import Field
+from belljar.x86.flags import Rflags
+from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 from belljar.x86.walker import walk
 
@@ -41,6 +45,12 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 """api.rst 5, KVM_EXIT_INTERNAL_ERROR."""
 
 INSTRUCTION_BYTES = 15
+
+SHADOW = 3
+"""Interruptibility: blocking by STI and by MOV SS (SDM 3C table 25-3)."""
+
+MOST_NMIS = 2
+"""One on its way and one latched, as in KVM."""
 
 PORT_ACCESS = int(Reason.IO)
 port_access = HANDLERS[PORT_ACCESS]
@@ -87,6 +97,8 @@ class SoftVcpu:
         self._limit_reached = InstructionLimit(index)
         self.exits_on_msrs = False
         self.exits_on_hypercalls = False
+        self.has_chips = False
+        self.nmis = 0
         self._waiting: ExitReason | None = None
         self._observer: Callable[[Exit], None] | None = None
         self._single_exit = False
@@ -130,6 +142,10 @@ class SoftVcpu:
         """Start state for `mode`; this engine has every mode."""
         self.set_special(state.special)
         self.set_registers(state.registers)
+        self.nmis = 0
+        self.want(Primary.NMI_WINDOW, False)
+        self.processor.vmwrite(Field.GUEST_INTERRUPTIBILITY, 0)
+        self.processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, 0)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that the processor does not have are left out."""
@@ -340,6 +356,9 @@ class SoftVcpu:
         if value is not None and not -(1 << 63) <= value < 1 << 64:
             raise ConfigurationError(f"the answer {value:#x} does not fit 64 bits")
         reason, self._waiting = self._waiting, None
+        written = self.log.last()
+        if value is not None and isinstance(written, WriteMsr) and written.msr == Msr.IA32_APIC_BASE:
+            processor.apic_base = written.value
         finish(processor, reason, value)
 
     def _refuse_waiting(self) -> None:
@@ -374,16 +393,31 @@ class SoftVcpu:
         """Nothing to do: RIP is behind the HLT."""
 
     def inject_interrupt(self, vector: int) -> bool:
-        """Raises FeatureUnsupported, as do the next: the processor takes no interrupts yet."""
-        raise _no_interrupts()
+        """An external interrupt with the next VM entry; False if that delivers something already (SDM 3C 25.8.3)."""
+        processor = self._open()
+        if processor.vmread(Field.ENTRY_INTERRUPTION_INFO) & VALID:
+            return False
+        inject(processor, vector, kind=Kind.EXTERNAL_INTERRUPT)
+        return True
 
     def ready_for_interrupt(self) -> bool:
-        """Never."""
-        return False
+        """Whether RFLAGS.IF is set, and neither a shadow nor another event is in the way."""
+        read = self._open().vmread
+        if not read(Field.GUEST_RFLAGS) & Rflags.IF or read(Field.GUEST_INTERRUPTIBILITY) & SHADOW:
+            return False
+        return not read(Field.ENTRY_INTERRUPTION_INFO) & VALID and self._waiting is None
 
     def request_interrupt_window(self, wanted: bool) -> None:
-        """Raises FeatureUnsupported."""
-        raise _no_interrupts()
+        """Interrupt-window exiting (SDM 3C table 25-6)."""
+        self._open()
+        self.want(Primary.INTERRUPT_WINDOW, wanted)
+
+    def want(self, control: Primary, wanted: bool) -> None:
+        """Switch a primary processor-based control."""
+        before = self.processor.vmread(Field.PRIMARY_CONTROLS)
+        after = before | control if wanted else before & ~control
+        if after != before:
+            self.processor.vmwrite(Field.PRIMARY_CONTROLS, after)
 
     @property
     def task_priority(self) -> int:
@@ -400,8 +434,10 @@ class SoftVcpu:
         return self._open().apic_base
 
     def inject_nmi(self) -> None:
-        """Raises FeatureUnsupported: the processor takes no interrupts yet."""
-        raise _no_interrupts()
+        """An NMI as soon as none blocks it; one may wait behind another (SDM 3A 6.7.1)."""
+        self._open()
+        self.nmis = min(self.nmis + 1, MOST_NMIS)
+        self.want(Primary.NMI_WINDOW, True)
 
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
@@ -429,7 +465,3 @@ class SoftVcpu:
             # The processor owns more than Python knows of, and this object and its window refer to each other.
             del self.window
             self.processor = cast(Processor, _Closed(self.index))
-
-
-def _no_interrupts() -> FeatureUnsupported:
-    return FeatureUnsupported("the soft engine injects no interrupts yet", hint="`--engine kvm` does")

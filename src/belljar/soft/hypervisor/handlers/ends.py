@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from belljar.exits import Debug, ExitReason, FailEntry, Hlt, Interrupted, IrqWindowOpen, Shutdown
 from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.processor.fields import Field
+from belljar.soft.hypervisor.events import Kind, inject
+from belljar.x86.vectors import Vector
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
@@ -53,9 +54,16 @@ def kicked(vcpu: SoftVcpu) -> ExitReason:
 
 def interrupt_window(vcpu: SoftVcpu) -> ExitReason:
     """The guest can take an interrupt now; asking once is answered once."""
-    controls = vcpu.processor.vmread(Field.PRIMARY_CONTROLS)
-    vcpu.processor.vmwrite(Field.PRIMARY_CONTROLS, controls & ~Primary.INTERRUPT_WINDOW)
+    vcpu.want(Primary.INTERRUPT_WINDOW, False)
     return vcpu.end(IrqWindowOpen(vcpu.index))
+
+
+def nmi_window(vcpu: SoftVcpu) -> None:
+    """The guest can take an NMI now, and one waits for it."""
+    vcpu.nmis -= 1
+    if not vcpu.nmis:
+        vcpu.want(Primary.NMI_WINDOW, False)
+    inject(vcpu.processor, Vector.NMI, kind=Kind.NMI)
 
 
 def debug(vcpu: SoftVcpu) -> ExitReason:

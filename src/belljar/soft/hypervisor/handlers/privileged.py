@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.exits import ExitReason, ReadMsr, WriteMsr
+from belljar.exits import ExitReason, Interrupted, ReadMsr, WriteMsr
 from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, RAX, RCX, RDX
 from belljar.soft.hypervisor.events import inject
+from belljar.soft.processor.fields import Field
 from belljar.x86.vectors import Vector
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
+
+CR_NUMBER = 15
+"""Exit qualification for control-register accesses (SDM 3C table 28-3)."""
+
+CR8, CR8_MAX, RSP = 8, 15, 4
 
 
 def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
@@ -31,6 +37,21 @@ def write_msr(vcpu: SoftVcpu) -> ExitReason | None:
     return vcpu.wait_for_answer(WriteMsr(vcpu.index, msr, high << 32 | low, KVM_MSR_EXIT_REASON_UNKNOWN))
 
 
-def control_register(vcpu: SoftVcpu) -> None:
-    """An attempt to set CR4.VMXE, the one bit that the guest does not own: #GP(0), for guests have no VMX."""
-    inject(vcpu.processor, Vector.GP, 0)
+def control_register(vcpu: SoftVcpu) -> ExitReason | None:
+    """CR8, where there are interrupts that it may hold back: the run ends behind it.
+
+    Else an attempt to set CR4.VMXE, the one bit that the guest does not own: #GP(0), for guests have no VMX.
+    """
+    processor = vcpu.processor
+    qualification = processor.exit_qualification
+    if qualification & CR_NUMBER != CR8:
+        inject(processor, Vector.GP, 0)
+        return None
+    register = qualification >> 8 & 15
+    value = processor.vmread(Field.GUEST_RSP) if register == RSP else processor.get_gpr(register)
+    if value > CR8_MAX:
+        inject(processor, Vector.GP, 0)
+        return None
+    processor.cr8 = value
+    processor.skip_instruction()
+    return vcpu.end(Interrupted(vcpu.index))

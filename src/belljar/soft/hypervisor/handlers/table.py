@@ -40,6 +40,7 @@ _BY_REASON: dict[int, Handler] = {
     Reason.BAD_GUEST_STATE: ends.failed_entry,
     Reason.EXTERNAL_INTERRUPT: ends.kicked,
     Reason.INTERRUPT_WINDOW: ends.interrupt_window,
+    Reason.NMI_WINDOW: ends.nmi_window,
     Reason.PAUSE_DEBUG: ends.debug,
     Reason.PAUSE_BUDGET: ends.nothing,
     Reason.PAUSE_EMULATED: ends.nothing,
