@@ -42,6 +42,7 @@ test: lint check
 # Hours rather than minutes: the million random guests, the long differential runs.
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --timeout 14400
+	$(BIN)/python -m pytest -m 'not soak' --hypothesis-profile searching --timeout 14400 tests
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from belljar.engine import ENGINES, Engine, open_engine
 from belljar.errors import EngineUnavailable
+
+# `make test` tries the same examples every time, so that a red run is about the change; `make soak` goes searching.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("searching", derandomize=False, max_examples=2_000)
+settings.load_profile("repeatable")
 
 
 def open_or_skip(name: str) -> Engine:
