@@ -22,6 +22,7 @@ LOG_GPA = 0xF000
 LAPIC_GPA = 0xFEE00000
 IOAPIC_GPA = 0xFEC00000
 ISR_OFFSET = 0x100
+IRR_OFFSET = 0x200
 
 _NEXT = bytes.fromhex(
     "8B5402"  # next: mov dx, [si+2]
@@ -140,8 +141,11 @@ class KernelChips:
     def _put_in_service(self, vector: int) -> None:
         state = self.vcpu.get_lapic()
         page = bytearray(state.regs)
-        at = ISR_OFFSET + 16 * (vector // 32) + vector % 32 // 8
-        page[at] |= 1 << vector % 8
+        at = 16 * (vector // 32) + vector % 32 // 8
+        page[ISR_OFFSET + at] |= 1 << vector % 8
+        # What such a host takes has ended for it at once, and a line that is still up has sent it again: in service, it
+        # would have waited for its end.
+        page[IRR_OFFSET + at] &= ~(1 << vector % 8)
         state.regs = bytes(page)
         self.vcpu.set_lapic(state)
 
