@@ -59,10 +59,10 @@ def test_kernel_finds_what_it_was_handed(
         modules=[(tmp_path / "one", "first module=1"), (str(tmp_path / "two"), ""), (tmp_path / "three", "empty")],
     )
     assert lines[0] == f"entry magic={MAGIC[version]:x} pe=1 pg=0 if=0 vm=0 a20=1 bss=0 aligned=0"
-    assert "memory lower=280 upper=3c00" in lines
+    assert "memory lower=27f upper=3c00" in lines
     assert [line for line in lines if line.startswith("range")] == [
-        "range gpa=0 size=a0000 type=1",
-        "range gpa=a0000 size=60000 type=2",
+        "range gpa=0 size=9fc00 type=1",
+        "range gpa=9fc00 size=60400 type=2",
         "range gpa=100000 size=f00000 type=1",
         "range gpa=fec00000 size=1400000 type=2",
     ]
@@ -81,13 +81,13 @@ def test_kernel_finds_what_it_was_handed(
 def test_memory_map_leaves_the_hole_below_4_gib_out(engine: Engine, built: Path, version: int) -> None:
     lines = run(kernel(version, "elf32", built), engine, memory=5 * G)
     assert [line for line in lines if line.startswith("range")] == [
-        "range gpa=0 size=a0000 type=1",
-        "range gpa=a0000 size=60000 type=2",
+        "range gpa=0 size=9fc00 type=1",
+        "range gpa=9fc00 size=60400 type=2",
         "range gpa=100000 size=bff00000 type=1",
         "range gpa=fec00000 size=1400000 type=2",
         "range gpa=100000000 size=80000000 type=1",
     ]
-    assert "memory lower=280 upper=2ffc00" in lines
+    assert "memory lower=27f upper=2ffc00" in lines
     assert "command line ''" in lines
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from belljar.boot import elf
+from belljar.boot.bios_data import bios_data
 from belljar.boot.image import Image, ImageSegment, SegmentFlags, checked_image
 from belljar.boot.memory_map import AVAILABLE, MemoryRange
 from belljar.boot.options import LoadOptions
@@ -266,9 +267,12 @@ def _first(room: Room, size: int, floors: tuple[int, ...]) -> int | None:
     return None
 
 
-def entered(kernel: Image, format: str, cargo: Cargo, information: bytes, gpa: int, magic: int) -> Image:
-    """The whole guest: kernel, modules, information, and the two registers that it starts with."""
+def entered(
+    kernel: Image, options: LoadOptions, format: str, cargo: Cargo, information: bytes, gpa: int, magic: int
+) -> Image:
+    """The whole guest: kernel, modules, information, BIOS data, and the two registers that it starts with."""
+    bios = bios_data(options.ram, kernel.segments)
     info = ImageSegment(gpa, information, len(information), READ_WRITE, "multiboot information")
-    segments = sorted((*kernel.segments, *cargo.segments, info), key=lambda segment: segment.gpa)
+    segments = sorted((*bios, *kernel.segments, *cargo.segments, info), key=lambda segment: segment.gpa)
     registers = {"rax": magic, "rbx": gpa}
     return Image(kernel.name, format, tuple(segments), kernel.entry_gva, BITS, MODE, registers, strict=True)

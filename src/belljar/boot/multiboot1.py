@@ -93,7 +93,7 @@ def load(source: Source, options: LoadOptions) -> Image:
     size = len(_information(0, ranges, cargo.modules, command_line))
     gpa = place_information(kernel, room, size)
     information = _information(gpa, ranges, cargo.modules, command_line)
-    return entered(kernel, NAME, cargo, information, gpa, ENTRY_MAGIC)
+    return entered(kernel, options, NAME, cargo, information, gpa, ENTRY_MAGIC)
 
 
 def _find(source: Source) -> _Header | None:

@@ -127,7 +127,7 @@ def load(source: Source, options: LoadOptions) -> Image:
     command_line = c_string(options.command_line, "the command line")
     information = _information(ranges, cargo.modules, command_line, load_base)
     gpa = place_information(kernel, room, len(information))
-    return entered(kernel, NAME, cargo, information, gpa, ENTRY_MAGIC)
+    return entered(kernel, options, NAME, cargo, information, gpa, ENTRY_MAGIC)
 
 
 # -- the header ----------------------------------------------------------------------------------------------------
