@@ -33,7 +33,7 @@ def bios_data(ram: Iterable[tuple[int, int]], kernel: Iterable[ImageSegment]) ->
     """
     end = BIOS_DATA_GPA + BIOS_DATA_SIZE
     low = next((gpa + size for gpa, size in ram if gpa == 0), 0)
-    if low < end or any(segment.gpa < end and BIOS_DATA_GPA < segment.end_gpa for segment in kernel):
+    if low < end or any(segment.gpa < end and segment.end_gpa > BIOS_DATA_GPA for segment in kernel):
         return ()
     data = bytearray(BIOS_DATA_SIZE)
     data[_SERIAL_PORTS : _SERIAL_PORTS + 2] = COM1_PORT.to_bytes(2, "little")

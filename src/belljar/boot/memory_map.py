@@ -34,8 +34,8 @@ class MemoryRange(NamedTuple):
 def memory_map(ram: Iterable[tuple[int, int]]) -> list[MemoryRange]:
     """The map for a machine whose RAM lies at (gpa, size), in the order of addresses.
 
-    RAM is available but for the extended BIOS data area and all from there to 1 MiB. The interrupt controllers and the ROM below 4 GiB are reserved; what is not
-    listed belongs to nobody, and a kernel may put devices there.
+    RAM is available but for the extended BIOS data area and all from there to 1 MiB. The interrupt controllers and the ROM
+    below 4 GiB are reserved; what is not listed belongs to nobody, and a kernel may put devices there.
     """
     ranges = [MemoryRange(IO_WINDOW_GPA, DEVICES_END - IO_WINDOW_GPA, RESERVED)]
     for gpa, size in ram:
