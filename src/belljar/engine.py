@@ -260,6 +260,11 @@ class Vcpu(Protocol):
         Raises FeatureUnsupported where the engine cannot, EngineError while it runs without such chips.
         """
 
+    clock_ns: int
+    """What the processor's own time-stamp counter shows, which a guest's follows by offset and scaling: where the engine
+    counts instructions, a nanosecond for each of them. Set, it goes on from there; only between runs. On other engines
+    nothing can be set: FeatureUnsupported."""
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""
 

@@ -348,3 +348,52 @@ def test_guest_state_is_the_same_after_a_round_trip_through_the_vmcs(bench: Benc
     assert {field: bench.read(field) for field in before} == before
     assert bench.enter() == Reason.HLT
     assert {field: bench.read(field) for field in before} == before
+
+
+def read_tsc(bench: Bench) -> int:
+    bench.code("0f31 f4")  # rdtsc; hlt
+    bench.write(Field.GUEST_RIP, CODE)
+    assert bench.enter() == Reason.HLT
+    return bench.processor.get_gpr(RDX) << 32 | bench.processor.get_gpr(RAX)
+
+
+def test_tsc_shows_offset_and_scaling(bench: Bench) -> None:
+    bench.processor.tsc = 1_000_000
+    assert bench.processor.tsc == 1_000_000
+    assert read_tsc(bench) == 1_000_000
+    bench.write(Field.TSC_OFFSET, 500)  # the VMCS has been entered: the offset counts from the next entry on
+    bench.processor.tsc = 2_000_000
+    assert read_tsc(bench) == 2_000_500
+    bench.write(Field.TSC_OFFSET, (1 << 64) - 1_000)
+    bench.write(Field.TSC_MULTIPLIER, 5 << 47)  # 2.5
+    bench.change(Field.SECONDARY_CONTROLS, controls.Secondary.TSC_SCALING)
+    bench.processor.tsc = 2_000_000
+    assert read_tsc(bench) == 4_999_000
+
+
+@pytest.mark.parametrize("multiplier", [1, (1 << 48) - 1, 0x1234_5678_9ABC_DEF0, (1 << 64) - 1])
+@pytest.mark.parametrize("tsc", [1, 0xFFFF_FFFF, 0x8765_4321_0FED_CBA9, (1 << 64) - 2])
+def test_tsc_scaling_takes_the_middle_of_the_whole_product(bench: Bench, tsc: int, multiplier: int) -> None:
+    bench.write(Field.TSC_MULTIPLIER, multiplier)
+    bench.change(Field.SECONDARY_CONTROLS, controls.Secondary.TSC_SCALING)
+    bench.processor.tsc = tsc
+    assert read_tsc(bench) == (tsc * multiplier >> 48) % (1 << 64)
+
+
+def test_tsc_scaling_needs_a_multiplier(bench: Bench) -> None:
+    bench.code("f4")
+    bench.change(Field.SECONDARY_CONTROLS, controls.Secondary.TSC_SCALING)
+    with pytest.raises(VmxError) as caught:
+        bench.enter()
+    assert caught.value.number == CONTROL_FIELDS
+    bench.write(Field.TSC_MULTIPLIER, 1 << 48)
+    assert bench.enter() == Reason.HLT
+
+
+def test_without_tsc_offsetting_there_is_no_scaling(bench: Bench) -> None:
+    bench.write(Field.TSC_MULTIPLIER, 3 << 48)
+    bench.write(Field.TSC_OFFSET, 7)
+    bench.change(Field.SECONDARY_CONTROLS, controls.Secondary.TSC_SCALING)
+    bench.change(Field.PRIMARY_CONTROLS, 0, controls.Primary.TSC_OFFSET)
+    bench.processor.tsc = 100
+    assert read_tsc(bench) == 100

@@ -361,6 +361,15 @@ class KvmVcpu:
         except (CapabilityMissing, KvmCallFailed) as error:
             raise FeatureUnsupported(f"this host's KVM has no NMIs: {error}") from None
 
+    @property
+    def clock_ns(self) -> int:
+        """Raises FeatureUnsupported: a guest's time-stamp counter follows the host's."""
+        raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+
+    @clock_ns.setter
+    def clock_ns(self, value: int) -> None:
+        raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+
     def instructions_retired(self) -> int:
         """Raises FeatureUnsupported: KVM does not count."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)

@@ -12,23 +12,20 @@ from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import INTERRUPTED, OwnInterrupts, Timekeeper
 from belljar.machine.seat import Seat
 from belljar.machine.split_seat import SplitSeat
-from belljar.x86.msr import Msr
 
 INSTRUCTION_LIMIT = ExitReason.INSTRUCTION_LIMIT
-WORD = 1 << 64
 
 
 class TurnClock(InstructionClock):
     """One nanosecond an instruction, whichever vCPU executes it; it can be read in the middle of a run.
 
-    Time-stamp counters count the same: each is moved on by what passed while its vCPU did not run.
+    The processors' own time-stamp counters show the same.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._running: Vcpu | None = None
         self._offset_ns = 0
-        self._left_ns: dict[int, int] = {}
 
     def now_ns(self) -> int:
         """Nanoseconds since the machine was made."""
@@ -45,18 +42,13 @@ class TurnClock(InstructionClock):
 
     def enter(self, vcpu: Vcpu) -> None:
         """A vCPU begins to run."""
-        missed = self._now_ns - self._left_ns.get(vcpu.index, 0)
-        if missed:
-            counter = vcpu.get_msrs([Msr.IA32_TIME_STAMP_COUNTER])[Msr.IA32_TIME_STAMP_COUNTER]
-            vcpu.set_msrs({Msr.IA32_TIME_STAMP_COUNTER: (counter + missed) % WORD})
+        vcpu.clock_ns = self._now_ns
         self._offset_ns = self._now_ns - vcpu.instructions_retired()
         self._running = vcpu
 
     def leave(self, vcpu: Vcpu, at_least_ns: int) -> None:
         """It has run. Rounds without an instruction count too where they used up a run: `at_least_ns` is the time then."""
-        now_ns = self.now_ns()
-        self._left_ns[vcpu.index] = now_ns
-        self._now_ns = max(now_ns, at_least_ns)
+        self._now_ns = max(self.now_ns(), at_least_ns)
         self._running = None
 
     def due_ns(self) -> int | None:

@@ -40,6 +40,7 @@ class Secondary(IntFlag):
     VPID = 1 << 5
     UNRESTRICTED_GUEST = 1 << 7
     INVPCID = 1 << 12
+    TSC_SCALING = 1 << 25
 
 
 class ExitControl(IntFlag):
@@ -75,6 +76,9 @@ PHYSICAL_BITS = 46
 EFER_LMA = 1 << 10
 RIGHTS_L = 1 << 13
 """A segment's L in VMCS access rights (SDM 3C table 25-2): 64-bit code."""
+
+TSC_FRACTION_BITS = 48
+"""Behind the point of the TSC multiplier (SDM 3C 25.6.5)."""
 
 NO_LINK = (1 << 64) - 1
 """The VMCS link pointer without VMCS shadowing (SDM 3C 25.4.2)."""

@@ -439,6 +439,15 @@ class SoftVcpu:
         self.nmis = min(self.nmis + 1, MOST_NMIS)
         self.want(Primary.NMI_WINDOW, True)
 
+    @property
+    def clock_ns(self) -> int:
+        """The processor's own time-stamp counter, which a guest's follows: a nanosecond an instruction."""
+        return self.processor.tsc
+
+    @clock_ns.setter
+    def clock_ns(self, value: int) -> None:
+        self.processor.tsc = value
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
         return self._open().retired

@@ -500,6 +500,7 @@ ctypedef struct Cpu:
     u64 sysenter_esp
     u64 sysenter_eip
     u64 tsc_offset
+    u64 tsc_multiplier     # 16.48 fixed point; 0: no scaling
     u64 tsc_aux
     u64 pat
     u64 apic_base

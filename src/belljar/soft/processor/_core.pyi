@@ -24,6 +24,7 @@ class VmcsRegion:
     def __init__(self) -> None: ...
 
 class Processor:
+    tsc: int
     cr2: int
     cr8: int
     xcr0: int

@@ -40,6 +40,7 @@ class Field(IntEnum):
     EXECUTIVE_VMCS = 0x200C
     TSC_OFFSET = 0x2010
     EPT_POINTER = 0x201A
+    TSC_MULTIPLIER = 0x2032
 
     # 64-bit read-only data, guest-state and host-state fields (tables B-5 to B-7)
     GUEST_PHYSICAL_ADDRESS = 0x2400

@@ -346,6 +346,15 @@ class Processor:
         return self.cpu.retired + self.cpu.charged
 
     @property
+    def tsc(self) -> int:
+        """The processor's own time-stamp counter, before a guest's offset and scaling. It counts instructions."""
+        return read_tsc(self.cpu)
+
+    @tsc.setter
+    def tsc(self, value: cython.ulonglong) -> None:
+        self.cpu.tsc_base = value - instructions_retired(self.cpu)
+
+    @property
     def cr2(self) -> int:
         """CR2, which VM entries and exits leave alone."""
         return self.cpu.cr2

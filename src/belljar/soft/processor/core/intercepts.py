@@ -303,8 +303,22 @@ def vmx_task_switch(cpu: cython.pointer(Cpu), selector: u32, source: cython.int)
 @cython.nogil
 @cython.exceptval(check=False)
 def vmx_tsc(cpu: cython.pointer(Cpu), tsc: u64) -> u64:
-    """What the guest sees of a time-stamp counter value."""
+    """What the guest sees of a time-stamp counter value: scaled, then moved (SDM 3C 26.3; 25.6.5)."""
+    if cpu.tsc_multiplier:
+        tsc = scale_tsc(tsc, cpu.tsc_multiplier)
     return tsc + cpu.tsc_offset
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def scale_tsc(tsc: u64, multiplier: u64) -> u64:
+    """Bits 111 to 48 of the product: the multiplier has 48 bits behind the point (SDM 3C 25.6.5)."""
+    low: u64 = (tsc & LOW32) * (multiplier & LOW32)
+    middle: u64 = (tsc >> 32) * (multiplier & LOW32) + (low >> 32)
+    other: u64 = (tsc & LOW32) * (multiplier >> 32) + (middle & LOW32)
+    high: u64 = (tsc >> 32) * (multiplier >> 32) + (middle >> 32) + (other >> 32)
+    return (high << 16) | ((other & LOW32) >> 16)
 
 
 @cython.cfunc

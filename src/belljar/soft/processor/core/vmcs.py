@@ -202,6 +202,9 @@ def vmx_write(cpu: cython.pointer(Cpu), encoding: u64, value: u64) -> u32:
         if write_loaded_guest(cpu, encoding, value):
             return 0
         save_guest(cpu)
+    elif encoding == FIELD_TSC_OFFSET:
+        if cpu.primary_controls & PRIMARY_TSC_OFFSET:
+            cpu.tsc_offset = value  # needs no check; a VMCS that was not entered yet loads it at entry
     elif not FIELD_ENTRY_INTERRUPTION_INFO <= encoding <= FIELD_ENTRY_INSTRUCTION_LENGTH:
         vmcs.checked = 0
     slot_number = field_slot(cython.cast(u32, encoding))

@@ -67,6 +67,8 @@ def check_execution_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
         return False
     if secondary & SECONDARY_VPID and vmcs_get(vmcs, FIELD_VPID) == 0:
         return False
+    if secondary & SECONDARY_TSC_SCALING and vmcs_get(vmcs, FIELD_TSC_MULTIPLIER) == 0:
+        return False
     if secondary & SECONDARY_EPT:
         # Uncacheable or write-back, four levels, perhaps accessed and dirty flags (SDM 3C table 25-9).
         if ((eptp & 7) != 0 and (eptp & 7) != 6) or (eptp & 0x38) != 0x18 or eptp & 0xF80:

@@ -27,6 +27,9 @@ def load_controls(cpu: cython.pointer(Cpu)) -> u32:
     cpu.cr4_mask = vmcs_get(vmcs, FIELD_CR4_MASK)
     cpu.cr4_shadow = vmcs_get(vmcs, FIELD_CR4_SHADOW)
     cpu.tsc_offset = vmcs_get(vmcs, FIELD_TSC_OFFSET) if cpu.primary_controls & PRIMARY_TSC_OFFSET else 0
+    cpu.tsc_multiplier = 0
+    if cpu.primary_controls & PRIMARY_TSC_OFFSET and cpu.secondary_controls & SECONDARY_TSC_SCALING:
+        cpu.tsc_multiplier = vmcs_get(vmcs, FIELD_TSC_MULTIPLIER)
     if not load_bitmaps(cpu):
         return ERROR_CONTROL_FIELDS
     change_eptp(cpu, vmcs_get(vmcs, FIELD_EPT_POINTER) if cpu.secondary_controls & SECONDARY_EPT else 0)
