@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
-COMPILED := $(shell find src/belljar -name '*.py' -path '*soft/processor*' -o -name '_loop.py' -o -name '*.pxd') setup.py
+COMPILED := $(shell find src/belljar -name '*.py' -path '*soft/processor*' -o -name '_loop.py' -o -name '*.pxd' -o -name '*.pxi') setup.py
 
 .PHONY: hello test lint check soak bench clean
 

@@ -265,7 +265,7 @@ def test_a_feature_switched_off_is_gone_from_cpuid_and_undefined(name):
 
 
 def test_feature_names_are_the_cores():
-    header = (Path(features.__file__).parent / "_core.pxd").read_text()
+    header = (Path(features.__file__).parent / "declarations/features.pxi").read_text()
     core = {name: int(bit) for name, bit in re.findall(r"^ +FEATURE_(\w+) = (\d+)", header, re.MULTILINE)}
     hidden = {"XSAVE", "MONITOR"}  # not there yet, and hidden from guests
     assert {feature.name: int(feature) for feature in features.Feature} == {

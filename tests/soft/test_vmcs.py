@@ -25,7 +25,7 @@ def processor() -> Processor:
 
 
 def test_the_core_and_python_agree_on_every_encoding() -> None:
-    text = (Path(package.__file__).parent / "_vmx.pxi").read_text()
+    text = (Path(package.__file__).parent / "declarations/vmx.pxi").read_text()
     core = {name: int(value, 16) for name, value in re.findall(r"^    FIELD_(\w+) = (0x[0-9A-F]+)$", text, re.M)}
     assert core == {field.name: field.value for field in Field}
 

@@ -9,7 +9,7 @@ from belljar.errors import ConfigurationError
 
 
 class Feature(IntEnum):
-    """A feature of the soft processor; the number is its bit in the core (FEATURE_* in `_core.pxd`).
+    """A feature of the soft processor; the number is its bit in the core (FEATURE_* in `declarations/features.pxi`).
 
     Without one, its instructions raise #UD, its control bits are reserved and CPUID does not show it. CRC32 alone has no
     CPUID bit of its own: it came with SSE4.2, which this processor does not have.

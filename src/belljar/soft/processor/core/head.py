@@ -1,6 +1,6 @@
 """The processor: one compiled unit, assembled from `core/*.py` (see `assemble.py`). This is its first part.
 
-Structures, status codes and numbers stand in `_core.pxd`. Functions of the core never raise and never hold the GIL; each
+Structures, status codes and numbers stand in `declarations/`. Functions of the core never raise and never hold the GIL; each
 one on the hot path carries the three decorators that make it a plain C function.
 """
 

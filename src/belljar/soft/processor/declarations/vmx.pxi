@@ -1,4 +1,4 @@
-# The VMX numbers that the core compares with: included by _core.pxd.
+# VMX: fields of a VMCS, controls, exit reasons and error numbers.
 
 cdef enum:  # VMCS fields (SDM 3C appendix B); the same as fields.py, which a test holds them to
     FIELD_VPID = 0x0000
