@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from belljar.devices.apic_message import ApicMessage, from_msi
+from belljar.devices.interrupt_counts import InterruptCounts
 
 
 class LocalApic(Protocol):
@@ -35,7 +36,8 @@ class EoiListener(Protocol):
 class ApicBus:
     """Joins local APICs and IOAPICs. APICs may come and go while the guest runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: InterruptCounts | None = None) -> None:
+        self._counts = counts
         self._lapics: list[LocalApic] = []
         self._listeners: list[EoiListener] = []
         self.undelivered = 0
@@ -64,14 +66,20 @@ class ApicBus:
 
     def deliver_to(self, message: ApicMessage, targets: Iterable[LocalApic]) -> int:
         """The same with the destination already decoded (an IPI's shorthand)."""
+        counts = self._counts
+        if counts is not None and counts.watch is not None:
+            counts.watch.message(message)
         if message.lowest_priority:
             able = [lapic for lapic in targets if lapic.enabled]
             targets = [min(able, key=_rank)] if able else []
-        taken = 0
+        taken = found = 0
         for lapic in targets:
+            found += 1
             taken += lapic.receive(message)
         if not taken:
             self.undelivered += 1
+            if counts is not None and not found:
+                counts.lose(message)
         return taken
 
     def signal_msi(self, address: int, data: int, source: str = "msi") -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from belljar.devices.clock import Clock
 from belljar.devices.interrupt_counts import InterruptCounts
+from belljar.devices.interrupt_watch import Outcome
 from belljar.devices.lines import PinState
 
 MASTER_PORT = 0x20
@@ -30,6 +31,8 @@ ICW4_SPECIAL_FULLY_NESTED, ICW4_AUTO_EOI = 0x10, 0x02
 OCW3_SELECT, OCW3_POLL, OCW3_READ, OCW3_READ_ISR = 0x08, 0x04, 0x02, 0x01
 OCW3_SET_MASK_MODE, OCW3_SPECIAL_MASK = 0x40, 0x20
 POLL_INTERRUPT = 0x80
+POLLED = -1
+"""The CPU of an interrupt that was taken by the poll command, for counts: which one it was is not known."""
 
 (
     OCW2_ROTATE_AUTO_OFF, OCW2_EOI, OCW2_NOTHING, OCW2_SPECIFIC_EOI,
@@ -214,6 +217,7 @@ class PicPair:
         self._counts = counts
         self._names = [f"pic pin {pin}" for pin in range(16)]
         self._since_ns = [0] * 16
+        self._uncounted = 0xFFFF  # pins whose request came while they were masked, or because their level stayed up
         self.output_level = False
         self.slave_ports = _PortWindow(self, range(SLAVE_PORT, SLAVE_PORT + 2))
         self.elcr_ports = _PortWindow(self, range(ELCR_PORT, ELCR_PORT + 2))
@@ -235,10 +239,14 @@ class PicPair:
             self.chips[which].write_elcr(value, ELCR_MASKS[which])
         else:
             chip = self.chips[port >= SLAVE_PORT]
+            before = chip.isr
             if port & 1:
                 chip.write_data(value)
             else:
                 chip.write_command(value)
+            if chip.isr != before and self._counts is not None and self._counts.watch is not None:
+                ended = before & ~chip.isr
+                self._counts.watch.ended(-1, "pic", chip.base + ended.bit_length() - 1)
         self._update()
 
     def set_pin(self, pin: int, level: bool) -> int:
@@ -246,8 +254,10 @@ class PicPair:
         chip = self.chips[pin >> 3]
         before = chip.irr
         answer = chip.set_pin(pin & 7, level)
-        if answer > 0 and self._clock is not None:
+        if chip.irr & ~before and self._clock is not None:
             self._since_ns[pin] = self._clock.now_ns()
+        if level and answer >= 0 and self._counts is not None:
+            self._count_request(pin, bool(answer), chip)
         if chip.irr != before:
             self._update()
         return answer
@@ -256,13 +266,27 @@ class PicPair:
         """Who drives a pin, for reports."""
         self._names[pin] = source
 
-    def acknowledge(self) -> int:
-        """The processor's INTA cycles: the vector. Without a request left it is that of pin 7, and nothing is in service."""
+    def _count_request(self, pin: int, fresh: bool, chip: Pic) -> None:
+        counts = self._counts
+        assert counts is not None
+        vector = chip.base + (pin & 7)
+        entry = counts.entry(self._names[pin], vector)
+        entry.raised += 1
+        if not fresh:
+            entry.merged += 1
+            entry.raised += self._uncounted >> pin & 1
+        self._uncounted &= ~(1 << pin)
+        if counts.watch is not None:
+            outcome = Outcome.ACCEPTED if fresh else Outcome.MERGED
+            counts.watch.pin("pic", pin, self._names[pin], vector, outcome)
+
+    def acknowledge(self, cpu: int = 0) -> int:
+        """A vCPU's INTA cycles: the vector. Without a request left it is that of pin 7, and nothing is in service."""
         master, slave = self.chips
         pin = master.request()
         if pin < 0:
             vector = master.base + SPURIOUS_PIN
-            self._count("spurious pic", vector)
+            self._count_spurious(cpu, vector)
         else:
             master.acknowledge(pin)
             vector = master.base + pin
@@ -270,22 +294,36 @@ class PicPair:
                 inner = slave.request()
                 if inner < 0:
                     pin, vector = -1, slave.base + SPURIOUS_PIN
-                    self._count("spurious pic", vector)
+                    self._count_spurious(cpu, vector)
                 else:
                     slave.acknowledge(inner)
                     pin, vector = inner + 8, slave.base + inner
-            if pin >= 0:
-                self._count(self._names[pin], vector, pin)
+            if pin >= 0 and self._counts is not None:
+                self._count_taken(cpu, pin, vector)
         if self.output_level:
             self.output_level = False
             self._output(False)  # INT falls with INTA, so that the next request is an edge again
         self._update()
         return vector
 
-    def _count(self, source: str, vector: int, pin: int = -1) -> None:
+    def _count_taken(self, cpu: int, pin: int, vector: int) -> None:
+        counts = self._counts
+        assert counts is not None
+        entry = counts.entry(self._names[pin], vector)
+        entry.raised += self._uncounted >> pin & 1
+        self._uncounted |= 1 << pin
+        now_ns = self._clock.now_ns() if self._clock is not None else 0
+        latency_ns = max(0, now_ns - self._since_ns[pin])
+        self._since_ns[pin] = now_ns
+        entry.taken(cpu, latency_ns)
+        if counts.watch is not None:
+            counts.watch.taken(cpu, "pic", vector, entry.source, latency_ns)
+
+    def _count_spurious(self, cpu: int, vector: int) -> None:
         if self._counts is not None:
-            now_ns = self._clock.now_ns() if self._clock is not None else 0
-            self._counts.taken(source, vector, max(0, now_ns - self._since_ns[pin]) if pin >= 0 else 0)
+            self._counts.entry("pic", vector).spurious += 1
+            if self._counts.watch is not None:
+                self._counts.watch.spurious(cpu, "pic", vector)
 
     def _poll(self, chip: Pic) -> int:
         """A read after OCW3's poll command takes the request, as INTA would (data sheet, "Poll Command")."""
@@ -293,6 +331,8 @@ class PicPair:
         if pin < 0:
             return SPURIOUS_PIN
         chip.acknowledge(pin)
+        if self._counts is not None:
+            self._count_taken(POLLED, pin if chip.master else pin + 8, chip.base + pin)
         self._update()
         return POLL_INTERRUPT | pin
 

@@ -53,14 +53,16 @@ class InterruptChips:
         self._virtual_wire = virtual_wire
         self._cmci = cmci
         self.counts = InterruptCounts()
-        self.bus = ApicBus()
+        self.bus = ApicBus(self.counts)
         self.lapics: dict[int, Lapic] = {}
         """Local APICs by CPU index, which is also the APIC id."""
         version = VERSION_WITH_EOI if eoi_suppression else VERSION_82093AA
-        self.ioapic = IoApic(self.deliver, version=version, cpus_of=self._cpus_of, changed=redirected)
+        self.ioapic = IoApic(
+            self.deliver, version=version, cpus_of=self._cpus_of, changed=redirected, counts=self.counts
+        )
         self.bus.add_ioapic(self.ioapic)
         self.pic = PicPair(self._pic_level, clock=clock, counts=self.counts, latch_edges=latch_edges)
-        self.router = Router(pic=self.pic, ioapic=self.ioapic, send_msi=self.signal_msi)
+        self.router = Router(pic=self.pic, ioapic=self.ioapic, send_msi=self.signal_msi, counts=self.counts)
         self.router.set_routes(pc_routes())
         if send is None:
             for cpu in range(cpus):
@@ -94,7 +96,19 @@ class InterruptChips:
 
     def deliver(self, message: ApicMessage) -> int:
         """Bring a message to the local APICs that it is for; how many took it."""
-        return self._send(message) if self._send is not None else self.bus.deliver(message)
+        return self.bus.deliver(message) if self._send is None else self._send_away(message)
+
+    def _send_away(self, message: ApicMessage) -> int:
+        """To local APICs that are elsewhere: what becomes of it there is not known here."""
+        if self.counts.watch is not None:
+            self.counts.watch.message(message)
+        assert self._send is not None
+        taken = self._send(message)
+        if taken:
+            self.counts.entry(message.source, message.vector).raised += 1
+        else:
+            self.counts.lose(message)
+        return taken
 
     def signal_msi(self, address: int, data: int, source: str = "msi") -> int:
         """A device's message; how many local APICs took it."""

@@ -1,46 +1,80 @@
-"""How often which interrupt reached a vCPU, from whom, and how long it waited: for the run report."""
+"""How often which interrupt was raised and reached a vCPU, from whom, and how long it waited: for the run report."""
 
 from __future__ import annotations
 
-from belljar.records import dataclass
+from belljar.devices.apic_message import ApicMessage
+from belljar.devices.interrupt_watch import InterruptWatch
+from belljar.devices.latency import LatencyHistogram
+
+MAX_ENTRIES = 1024
+"""Pairs of source and vector that are counted apart; a guest can make any number of them with IPIs."""
+
+OTHERS = "others"
+"""The source under which further ones are counted together, on vector `NO_VECTOR`."""
+
+NO_VECTOR = -1
 
 
-@dataclass(slots=True)
 class InterruptCount:
-    """Interrupts of one source on one vector. Latency is from acceptance by an interrupt chip to the vCPU's acknowledgement."""
+    """Interrupts of one source on one vector. What was raised was delivered, merged, lost, or still waits.
 
-    source: str
-    vector: int
-    count: int = 0
-    merged: int = 0
-    """How many came while one was still waiting, and became one with it."""
-    latency_total_ns: int = 0
-    latency_max_ns: int = 0
+    Latency is from acceptance by an interrupt chip to the vCPU's acknowledgement, in the machine's time.
+    """
+
+    __slots__ = ("by_cpu", "latency", "lost", "merged", "raised", "source", "spurious", "vector")
+
+    def __init__(self, source: str, vector: int) -> None:
+        self.source = source
+        self.vector = vector
+        self.raised = 0
+        self.merged = 0
+        """How many came while one was still waiting, and became one with it."""
+        self.lost = 0
+        """How many no local APIC took."""
+        self.spurious = 0
+        """How often a vCPU was given this vector though nothing was there any more."""
+        self.by_cpu: dict[int, int] = {}
+        """How many each vCPU took."""
+        self.latency = LatencyHistogram()
+
+    @property
+    def count(self) -> int:
+        """How many were delivered."""
+        return sum(self.by_cpu.values())
+
+    def taken(self, cpu: int, latency_ns: int) -> None:
+        """A vCPU acknowledged it after `latency_ns`."""
+        self.by_cpu[cpu] = self.by_cpu.get(cpu, 0) + 1
+        self.latency.add(latency_ns)
+
+    def taken_at_once(self, cpu: int) -> None:
+        """It went to a vCPU in a way that nobody timed (NMI)."""
+        self.by_cpu[cpu] = self.by_cpu.get(cpu, 0) + 1
 
 
 class InterruptCounts:
-    """Every interrupt of a machine, by source and vector."""
+    """Every interrupt of a machine, by source and vector. `watch` is told of each event as it happens, if there is one."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int], InterruptCount] = {}
+        self.watch: InterruptWatch | None = None
 
-    def _entry(self, source: str, vector: int) -> InterruptCount:
-        entry = self._counts.get((source, vector))
-        if entry is None:
-            entry = self._counts[source, vector] = InterruptCount(source, vector)
-        return entry
+    def entry(self, source: str, vector: int) -> InterruptCount:
+        """The count for a source and vector, to be kept by whoever counts."""
+        found = self._counts.get((source, vector))
+        if found is None:
+            if len(self._counts) >= MAX_ENTRIES:
+                source, vector = OTHERS, NO_VECTOR
+            found = self._counts.setdefault((source, vector), InterruptCount(source, vector))
+        return found
 
-    def taken(self, source: str, vector: int, latency_ns: int) -> None:
-        """A vCPU acknowledged it after `latency_ns`."""
-        entry = self._entry(source, vector)
-        entry.count += 1
-        entry.latency_total_ns += latency_ns
-        if latency_ns > entry.latency_max_ns:
-            entry.latency_max_ns = latency_ns
-
-    def merged(self, source: str, vector: int) -> None:
-        """It was raised again while waiting."""
-        self._entry(source, vector).merged += 1
+    def lose(self, message: ApicMessage) -> None:
+        """A message that no local APIC was there for."""
+        entry = self.entry(message.source, message.vector)
+        entry.raised += 1
+        entry.lost += 1
+        if self.watch is not None:
+            self.watch.undelivered(message)
 
     def entries(self) -> list[InterruptCount]:
         """All of them, by source and vector."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from belljar.devices.apic_message import ApicMessage, DeliveryMode
+from belljar.devices.interrupt_counts import InterruptCounts
+from belljar.devices.interrupt_watch import Outcome
 from belljar.devices.lines import IOAPIC_PINS, PinState
 from belljar.errors import ConfigurationError
 
@@ -58,6 +60,7 @@ class IoApic:
         version: int = VERSION_82093AA,
         cpus_of: Callable[[ApicMessage], tuple[int, ...]] | None = None,
         changed: Callable[[int], None] | None = None,
+        counts: InterruptCounts | None = None,
     ) -> None:
         if version not in (VERSION_82093AA, VERSION_WITH_EOI):
             raise ConfigurationError(f"there is no IOAPIC of version {version:#x}", hint="0x11 or 0x20")
@@ -70,6 +73,7 @@ class IoApic:
         self._deliver = deliver
         self._cpus_of = cpus_of
         self._changed = changed
+        self._counts = counts
         self._names = [f"ioapic pin {pin}" for pin in range(IOAPIC_PINS)]
 
     def mmio_read(self, gpa: int, size: int) -> int:
@@ -157,6 +161,8 @@ class IoApic:
         entry = self.redirection[pin]
         if entry & MASKED or (entry & LEVEL and entry & REMOTE_IRR):
             return -1
+        if self._counts is not None and self._counts.watch is not None:
+            self._counts.watch.pin("ioapic", pin, self._names[pin], entry & VECTOR, Outcome.ACCEPTED)
         taken = self._deliver(self.message(pin))
         if taken and entry & LEVEL and entry >> DELIVERY_SHIFT & DELIVERY_MASK <= DeliveryMode.LOWEST_PRIORITY:
             self.redirection[pin] |= REMOTE_IRR

@@ -22,7 +22,8 @@ from belljar.devices.apic_bus import ApicBus
 from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode
 from belljar.devices.clock import Clock, Tsc
 from belljar.devices.cpu_signals import CpuSignals
-from belljar.devices.interrupt_counts import InterruptCounts
+from belljar.devices.interrupt_counts import InterruptCount, InterruptCounts
+from belljar.devices.interrupt_watch import Outcome
 from belljar.devices.lapic_registers import (
     LVT_LEVEL,
     LVT_MASKED,
@@ -46,8 +47,8 @@ _LINTS = (Reg.LVT_LINT0, Reg.LVT_LINT1)
 class Acknowledger(Protocol):
     """The 8259 pair: asked for a vector when an interrupt of mode ExtINT is taken."""
 
-    def acknowledge(self) -> int:
-        """The INTA cycles: a vector."""
+    def acknowledge(self, cpu: int) -> int:
+        """The INTA cycles of a vCPU: a vector."""
 
 
 class Lapic:
@@ -85,7 +86,7 @@ class Lapic:
         self.signals = CpuSignals(wake)
         self.vectors = VectorState()
         self.timer = ApicTimer(clock, self._timer_expired, tsc=tsc, bus_period_ns=bus_period_ns)
-        self._waiting: dict[int, tuple[str, int]] = {}
+        self._waiting: dict[int, tuple[InterruptCount, int]] = {}
         self._lint_level = [False, False]
         self.extint = False
         """An ExtINT message came over the APIC bus and was not taken yet."""
@@ -119,6 +120,8 @@ class Lapic:
             self.xapic_id = self.apic_id & VECTOR_MASK
         self.vectors.clear()
         self.timer.reset()
+        for entry, _ in self._waiting.values():
+            entry.lost += 1
         self._waiting.clear()
         self.ldr = 0
         self.dfr = regs.DFR_FLAT
@@ -190,16 +193,28 @@ class Lapic:
         """Take the most urgent interrupt: its vector. If it is gone meanwhile, the spurious vector, and nothing is in service."""
         if (self.extint or self._lint_level[0]) and self.has_extint() and self._pic is not None:
             self.extint = False
-            return self._pic.acknowledge()
+            return self._pic.acknowledge(self.apic_id)
         vector = self.vectors.deliverable() if self.base & regs.BASE_ENABLED else -1
         if vector < 0:
-            self._count("spurious lapic", self.svr & VECTOR_MASK)
-            return self.svr & VECTOR_MASK
+            return self._spurious()
         self.vectors.acknowledge(vector)
         if self._counts is not None:
             now_ns = self._clock.now_ns()
-            source, since_ns = self._waiting.pop(vector, ("restored", now_ns))
-            self._counts.taken(source, vector, now_ns - since_ns)
+            waiting = self._waiting
+            entry, since_ns = (
+                waiting.pop(vector) if vector in waiting else (self._counts.entry("restored", vector), now_ns)
+            )
+            entry.taken(self.apic_id, now_ns - since_ns)
+            if self._counts.watch is not None:
+                self._counts.watch.taken(self.apic_id, "lapic", vector, entry.source, now_ns - since_ns)
+        return vector
+
+    def _spurious(self) -> int:
+        vector = self.svr & VECTOR_MASK
+        if self._counts is not None:
+            self._counts.entry("lapic", vector).spurious += 1
+            if self._counts.watch is not None:
+                self._counts.watch.spurious(self.apic_id, "lapic", vector)
         return vector
 
     @property
@@ -219,10 +234,6 @@ class Lapic:
     def _offer(self) -> None:
         if self.vectors.irr and self.vectors.deliverable() >= 0:
             self._wake()
-
-    def _count(self, source: str, vector: int, latency_ns: int = 0) -> None:
-        if self._counts is not None:
-            self._counts.taken(source, vector, latency_ns)
 
     # -- what comes from the bus -----------------------------------------------------------------------------------
 
@@ -251,8 +262,14 @@ class Lapic:
             if message.lowest_priority:
                 self.arbitrated += 1
             return self.accept(message.vector, message.level_triggered, message.source)
+        if self._counts is not None and self._counts.watch is not None and delivery != DeliveryMode.RESERVED:
+            name = DeliveryMode(delivery).name.lower()
+            self._counts.watch.signal(self.apic_id, name, message.source, message.vector)
         if delivery == DeliveryMode.NMI:
-            self._count(message.source, Vector.NMI)
+            if self._counts is not None:
+                entry = self._counts.entry(message.source, Vector.NMI)
+                entry.raised += 1
+                entry.taken_at_once(self.apic_id)
             self.signals.raise_nmi()
         elif delivery == DeliveryMode.INIT:
             if message.asserted:  # de-assert only synchronizes arbitration ids, which there are none of any more
@@ -270,19 +287,32 @@ class Lapic:
 
     def accept(self, vector: int, level_triggered: bool, source: str) -> bool:
         """A fixed interrupt; False if the APIC is off or the vector illegal."""
-        if not self.enabled:
-            return False
-        if vector < FIRST_VECTOR:
-            self._error(Esr.RECEIVE_ILLEGAL_VECTOR)
-            return False
-        if self.vectors.request(vector, level_triggered):
+        if not self.enabled or vector < FIRST_VECTOR:
             if self._counts is not None:
-                self._waiting[vector] = source, self._clock.now_ns()
-            if vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK:
-                self._wake()
-        elif self._counts is not None:
-            self._counts.merged(source, vector)
+                self._count_request(source, vector, Outcome.REFUSED)
+            if self.enabled:
+                self._error(Esr.RECEIVE_ILLEGAL_VECTOR)
+            return False
+        fresh = self.vectors.request(vector, level_triggered)
+        if self._counts is not None:
+            self._count_request(source, vector, Outcome.ACCEPTED if fresh else Outcome.MERGED)
+        if fresh and vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK:
+            self._wake()
         return True
+
+    def _count_request(self, source: str, vector: int, outcome: Outcome) -> None:
+        counts = self._counts
+        assert counts is not None
+        entry = counts.entry(source, vector)
+        entry.raised += 1
+        if outcome is Outcome.ACCEPTED:
+            self._waiting[vector] = entry, self._clock.now_ns()
+        elif outcome is Outcome.MERGED:
+            entry.merged += 1
+        else:
+            entry.lost += 1
+        if counts.watch is not None:
+            counts.watch.request(self.apic_id, vector, source, outcome)
 
     # -- local interrupts ------------------------------------------------------------------------------------------
 
@@ -392,6 +422,8 @@ class Lapic:
         vector = self.vectors.end()
         if vector < 0:
             return
+        if self._counts is not None and self._counts.watch is not None:
+            self._counts.watch.ended(self.apic_id, "lapic", vector)
         if self.vectors.tmr >> vector & 1:
             entry = self.lvt[Reg.LVT_LINT0]
             if entry & LVT_REMOTE_IRR and entry & VECTOR_MASK == vector:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.errors import ConfigurationError
 
 PIC_PINS = 16
@@ -108,7 +109,7 @@ class LineOwner(Protocol):
 class Line:
     """One source's hold on a GSI. Calling it sets the source's level."""
 
-    __slots__ = ("_router", "bit", "gsi", "level", "source")
+    __slots__ = ("_router", "bit", "gsi", "level", "raised", "source")
 
     def __init__(self, router: LineOwner, gsi: int, source: str, bit: int) -> None:
         self._router = router
@@ -116,12 +117,15 @@ class Line:
         self.source = source
         self.level = False
         self.bit = bit
+        self.raised = 0
+        """How often its source raised it."""
 
     def __call__(self, level: bool) -> int:
         """Raise or lower it; what became of it as `PinChip.set_pin` says, the best of all routes, 0 if nothing changed."""
         if level == self.level:
             return 0
         self.level = level
+        self.raised += level
         return self._router.drive(self, level)
 
     def pulse(self) -> int:
@@ -153,10 +157,12 @@ class Router:
         pic: PinChip | None = None,
         ioapic: PinChip | None = None,
         send_msi: Callable[[int, int, str], int] | None = None,
+        counts: InterruptCounts | None = None,
     ) -> None:
         self._pic = pic
         self._ioapic = ioapic
         self._send_msi = send_msi
+        self._counts = counts
         self._gsis: dict[int, _Gsi] = {}
         self._routes: tuple[Route, ...] = ()
 
@@ -165,11 +171,16 @@ class Router:
         """The table, as it was last set."""
         return self._routes
 
-    def line(self, gsi: int, source: str) -> Line:
-        """A new source, called `source` in reports, on a GSI."""
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Every source, by GSI and then in the order in which they came."""
+        return tuple(line for _, entry in sorted(self._gsis.items()) for line in entry.lines)
+
+    def line(self, gsi: int, source: str, owner: LineOwner | None = None) -> Line:
+        """A new source, called `source` in reports, on a GSI. `owner` passes its levels on to `drive`, if not this router."""
         check_gsi(gsi, source)
         entry = self._gsi(gsi)
-        line = Line(self, gsi, source, 1 << len(entry.lines))
+        line = Line(owner or self, gsi, source, 1 << len(entry.lines))
         entry.lines.append(line)
         self._name_pins(entry)
         return line
@@ -207,6 +218,9 @@ class Router:
         entry.levels = before | line.bit if level else before & ~line.bit
         if bool(before) == bool(entry.levels):
             return 0
+        watch = None if self._counts is None else self._counts.watch
+        if watch is not None:
+            watch.line(line.gsi, line.source, level)
         answer = -1
         shared = level and len(entry.lines) > 1
         for chip, pin in entry.pins:
@@ -216,6 +230,8 @@ class Router:
         if level and self._send_msi is not None:
             for message in entry.messages:
                 answer = max(answer, self._send_msi(message.address, message.data, line.source))
+        if watch is not None and level and answer < 0:
+            watch.held(line.gsi, line.source)
         return answer
 
     def level(self, gsi: int) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import Lock
 
+from belljar.devices.apic_message import from_msi
+from belljar.devices.interrupt_watch import InterruptWatch
 from belljar.devices.lines import (
     IoapicRoute,
     Line,
@@ -30,6 +32,10 @@ class EngineInterrupts:
         self._lines: dict[int, list[Line]] = {}
         self._levels: dict[int, int] = {}
         self._routes: tuple[Route, ...] = ()
+        self.watch: InterruptWatch | None = None
+        """Told of lines and messages; of what becomes of them only the engine's chips know."""
+        self.messages = 0
+        """How many messages were sent with `signal_msi`."""
         self.set_routes(pc_routes())
 
     @property
@@ -42,6 +48,11 @@ class EngineInterrupts:
         check_routes(routes)
         self._vm.set_routes([_for_engine(route) for route in routes])
         self._routes = tuple(routes)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Every source of interrupts on a line, by GSI."""
+        return tuple(line for _, lines in sorted(self._lines.items()) for line in lines)
 
     def line(self, gsi: int, source: str) -> Line:
         """A new source, called `source` in reports, on a line (GSI). The line is up while any of its sources holds it up."""
@@ -59,6 +70,8 @@ class EngineInterrupts:
             self._levels[line.gsi] = after
             if bool(before) == bool(after):
                 return 0
+            if self.watch is not None:
+                self.watch.line(line.gsi, line.source, level)
             self._vm.set_line(line.gsi, level)
             return int(level)
 
@@ -66,6 +79,9 @@ class EngineInterrupts:
         """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it."""
         if not 0 <= address < 1 << 64 or not 0 <= data < 1 << 32:
             raise ConfigurationError(f"a message is a 64-bit address and 32-bit data, not {address:#x}, {data:#x}")
+        self.messages += 1
+        if self.watch is not None and (message := from_msi(address, data)) is not None:
+            self.watch.message(message)
         return self._vm.signal_message(address, data)
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:

@@ -104,8 +104,12 @@ class OwnInterrupts:
 
     def line(self, gsi: int, source: str) -> Line:
         """A new source, called `source` in reports, on a line (GSI). The line is up while any of its sources holds it up."""
-        line = self.chips.router.line(gsi, source)
-        return Line(self, gsi, source, line.bit)
+        return self.chips.router.line(gsi, source, self)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Every source of interrupts on a line, by GSI."""
+        return self.chips.router.lines
 
     def drive(self, line: Line, level: bool) -> int:
         """Set one source's level; called by `Line`, from any thread."""
