@@ -274,6 +274,9 @@ class Vcpu(Protocol):
     def exit_counts(self) -> dict[ExitReason, int]:
         """How often this vCPU came back, by reason, since it was made; zero counts left out."""
 
+    def interrupt_statistics(self) -> dict[str, int]:
+        """What the engine itself has counted of this vCPU's interrupts, by its own names; empty if it counts nothing."""
+
     def close(self) -> None:
         """Give everything back. Harmless when repeated."""
 

@@ -127,3 +127,13 @@ def test_trace_insn_goes_to_stderr_or_a_file_and_is_the_same_twice(belljar: Bell
     trace = tmp_path / "trace"
     assert belljar("run", "hello-real", "--engine", "soft", f"--trace=insn:{trace}").status == 0
     assert trace.read_text().splitlines() == lines
+
+
+def test_report_as_text_goes_to_stderr_or_a_file(belljar: Belljar, engine_name: str, tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    done = belljar("run", "hello-long", "--engine", engine_name, "--report", "text")
+    assert (done.status, done.out) == (0, GREETING)
+    assert f"hello-long on {engine_name}, mode long: halt, the guest halted (status 0)" in done.err
+    assert belljar("run", "hello-long", "--engine", engine_name, "--report", f"text:{path}").err == ""
+    assert path.read_text().splitlines()[3:] == done.err.splitlines()[3:], "but for the times"
+    assert GREETING in belljar("run", "hello-long", "--engine", engine_name, "--report", "text:-").out

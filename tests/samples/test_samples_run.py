@@ -6,7 +6,7 @@ import pytest
 
 from belljar import samples
 from belljar.engine import Engine
-from belljar.errors import ModeUnsupported
+from belljar.errors import FeatureUnsupported, ModeUnsupported
 from belljar.exits import Mmio
 from belljar.machine import End, Machine
 
@@ -104,3 +104,14 @@ def test_ping_and_pong_take_turns_on_one_thread(engine: Engine) -> None:
         assert machine.result is not None
         assert machine.result.end is End.HALT, machine.result.message
         assert machine.console == PING_PONG
+
+
+@pytest.mark.parametrize("irqchip", ["kernel", "split", "user"])
+def test_tick_is_woken_three_times(engine: Engine, irqchip: str) -> None:
+    try:
+        machine = Machine("tick", engine=engine, irqchip=irqchip)
+    except FeatureUnsupported as error:
+        pytest.skip(str(error))
+    with machine:
+        result = machine.run(timeout=10)
+        assert (result.end, machine.console) == (End.HALT, b"ttt\n")

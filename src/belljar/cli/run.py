@@ -26,6 +26,9 @@ TO_STDERR = "-"
 INSTRUCTIONS = "insn"
 """`--trace insn` shows instructions instead of exits."""
 
+TEXT = "text"
+"""`--report text` writes tables instead of JSON."""
+
 QUIET_ENDS = (End.HALT, End.POWER_OFF, End.RESET, End.DEBUG_EXIT)
 """Ends that are the guest's own will and need no words."""
 
@@ -59,7 +62,8 @@ def run(given: dict[str, Any]) -> int:
     """Run a guest; the exit status."""
     with ExitStack() as stack:
         trace_to, by_instruction = _trace_options(given["trace"])
-        trace, report = _open_files(trace_to, given["report"], stack)
+        report_to, as_text, report_fd = _report_options(given["report"])
+        trace, report = _open_files(trace_to, report_to, report_fd, stack)
         console = ConsoleOutput(1)
         machine = stack.enter_context(
             Machine(
@@ -76,7 +80,7 @@ def run(given: dict[str, Any]) -> int:
         result = _run(machine, given["timeout"], given["instructions"], tracer)
         status = _status(result, console)
         if report is not None:
-            _write_report(machine, result, status, report)
+            _write_report(machine, result, status, report, as_text)
         return _last_words(machine, result, console, status)
 
 
@@ -89,9 +93,20 @@ def _trace_options(trace: str | None) -> tuple[str | None, bool]:
     return trace, False
 
 
-def _open_files(trace: str | None, report: str | None, stack: ExitStack) -> tuple[OutputFile | None, OutputFile | None]:
+def _report_options(report: str | None) -> tuple[str | None, bool, int]:
+    """Where the report goes, whether as text (`text` to stderr, or `text:FILE`) or as JSON, and what `-` stands for."""
+    if report == TEXT:
+        return "-", True, 2
+    if report is not None and report.startswith(TEXT + ":"):
+        return report.removeprefix(TEXT + ":"), True, 1
+    return report, False, 1
+
+
+def _open_files(
+    trace: str | None, report: str | None, report_fd: int, stack: ExitStack
+) -> tuple[OutputFile | None, OutputFile | None]:
     opened = []
-    for path, name, fd in ((trace, "--trace", 2), (report, "--report", 1)):
+    for path, name, fd in ((trace, "--trace", 2), (report, "--report", report_fd)):
         file = None if path is None else OutputFile(path, name, standard_fd=fd)
         if file is not None:
             stack.callback(file.close)
@@ -167,12 +182,19 @@ def _status(result: RunResult, console: ConsoleOutput) -> int:
     return result.status & 0xFF
 
 
-def _write_report(machine: Machine, result: RunResult, status: int, file: OutputFile) -> None:
-    import json
-
+def _write_report(machine: Machine, result: RunResult, status: int, file: OutputFile, as_text: bool) -> None:
     from belljar.observe.report import run_report
 
-    file.write(json.dumps(run_report(machine, result, status=status), indent=2).encode() + b"\n")
+    report = run_report(machine, result, status=status)
+    if as_text:
+        from belljar.observe.report_text import report_lines
+
+        text = "\n".join(report_lines(report))
+    else:
+        import json
+
+        text = json.dumps(report, indent=2)
+    file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def _last_words(machine: Machine, result: RunResult, console: ConsoleOutput, status: int) -> int:
@@ -221,6 +243,12 @@ COMMAND = Command(
             "[FILE]",
             bare=TO_STDERR,
         ),
-        Option("--report", "report", "Write a report of the run to FILE as JSON, also when the guest crashed.", "FILE"),
+        Option(
+            "--report",
+            "report",
+            "Write a report of the run to FILE as JSON, also when the guest crashed; with `text:FILE`, or `text` for "
+            "stderr, as tables.",
+            "FILE",
+        ),
     ),
 )

@@ -53,6 +53,11 @@ KVM_ENOSYS = 1000
 
 U64 = (1 << 64) - 1
 
+INTERRUPT_STATISTICS = (
+    "irq_injections", "nmi_injections", "irq_window_exits", "nmi_window_exits", "irq_exits", "halt_exits", "halt_wait_ns",
+)  # fmt: skip
+"""Those of the kernel's statistics of a vCPU that are about interrupts (arch/x86/kvm/x86.c, kvm_vcpu_stats_desc)."""
+
 NO_COUNTING = "KVM cannot count a guest's instructions"
 USE_SOFT = "`--engine soft` can"
 
@@ -377,6 +382,16 @@ class KvmVcpu:
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
         self._loop.kick()
+
+    def interrupt_statistics(self) -> dict[str, int]:
+        """From the kernel's binary statistics (KVM_GET_STATS_FD, api.rst 4.133); empty where it has none."""
+        self._settle()
+        try:
+            with self.raw.statistics() as statistics:
+                found = statistics.read()
+        except (CapabilityMissing, KvmCallFailed):
+            return {}
+        return {name: found[name][0] for name in INTERRUPT_STATISTICS if name in found}
 
     def exit_counts(self) -> dict[ExitReason, int]:
         """How often this vCPU came back, by reason, since it was made; zero counts left out."""

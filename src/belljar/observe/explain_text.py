@@ -11,7 +11,7 @@ from belljar.observe.explain_model import (
     SwitchGroup,
     VcpuFacts,
 )
-from belljar.observe.words import address, character, data_size, plural, span
+from belljar.observe.words import address, character, data_size, plural, span, table
 
 SHOWN_RUNS = 64
 """Runs of mapped pages that are listed before the rest is counted."""
@@ -93,14 +93,6 @@ def _places(places: tuple[Place, ...]) -> list[str]:
              place.note)
         )  # fmt: skip
     return table(rows)
-
-
-def table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as aligned columns, the first row being the names of the columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
 
 
 def _paging(paging: PagingFacts) -> list[str]:

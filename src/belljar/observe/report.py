@@ -7,13 +7,14 @@ from typing import Any
 
 from belljar import __version__
 from belljar.machine import Machine, RunResult
+from belljar.observe.interrupt_report import interrupt_report
 
 SCHEMA = 1
 """Counts up when a key changes its meaning or goes away."""
 
 
 def run_report(machine: Machine, result: RunResult, *, status: int | None = None) -> dict[str, Any]:
-    """What happened: engine, end, exit status, exits by reason, every vCPU's registers, memory, timings (nanoseconds).
+    """What happened: engine, end, exit status, exits by reason, interrupts, every vCPU's registers, memory, timings (ns).
 
     `status` is the process's exit status where it differs from the guest's own. Numbers are plain integers.
     """
@@ -37,6 +38,7 @@ def run_report(machine: Machine, result: RunResult, *, status: int | None = None
         "exits": total,
         "batched_writes": machine.vm.batched_writes() if machine.vm is not None else 0,
         "unclaimed_accesses": machine.bus.unclaimed,
+        "interrupts": interrupt_report(machine),
         "vcpus": [
             {
                 "index": cpu.index,

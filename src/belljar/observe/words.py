@@ -29,6 +29,14 @@ def address(value: int | None) -> str:
     return "-" if value is None else f"{value:#x}"
 
 
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as aligned columns, the first row being the names of the columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
 def span(first: int, last: int) -> str:
     """A range of addresses, both ends included."""
     return f"{first:#x}..{last:#x}"

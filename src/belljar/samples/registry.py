@@ -21,6 +21,7 @@ NAMES = (
     "triple-fault",
     "spin",
     "ping-pong",
+    "tick",
 )
 """All samples, in the order in which a newcomer would read them. Each lies in the module of its name, `SAMPLE`."""
 
