@@ -19,6 +19,10 @@ PORT_COUNT = 0x10000
 _ALL_ONES = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF, 8: 0xFFFFFFFFFFFFFFFF}
 
 
+def _key(port: int, size: int) -> int:
+    return port << 3 | size  # written out where every access passes
+
+
 class PortDevice(Protocol):
     """A device on the port bus. Ports are absolute; values unsigned; never raises for anything a guest can do."""
 
@@ -55,10 +59,10 @@ class Bus:
     """Dispatches port and memory accesses to devices by address. Not safe for two vCPU threads: see `LockedBus`."""
 
     def __init__(self) -> None:
+        # By port and size, as `_key` says: only the sizes that the device takes whole.
         self._port_readers: dict[int, Callable[[int, int], int]] = {}
         self._port_writers: dict[int, Callable[[int, int, int], None]] = {}
         self._port_block_writers: dict[int, Callable[[int, bytes], None]] = {}
-        self._port_width: dict[int, int] = {}
         self._mmio_starts: list[int] = []
         self._mmio_devices: list[MemoryDevice] = []
         self.port_devices: list[PortDevice] = []
@@ -76,13 +80,14 @@ class Bus:
         for port in device.ports:
             if not 0 <= port < PORT_COUNT:
                 raise ConfigurationError(f"{type(device).__name__}: port {port:#x} is outside the I/O address space")
-            if port in self._port_writers:
+            if _key(port, 1) in self._port_writers:
                 raise ConfigurationError(f"{type(device).__name__}: port {port:#x} belongs to another device")
         block_writer = getattr(device, "port_write_bytes", None)
         for port in device.ports:
-            self._port_readers[port] = device.port_read
-            self._port_writers[port] = device.port_write
-            self._port_width[port] = device.port_width
+            for size in (1, 2, 4):
+                if size == 1 or size <= device.port_width:
+                    self._port_readers[_key(port, size)] = device.port_read
+                    self._port_writers[_key(port, size)] = device.port_write
             if block_writer is not None:
                 self._port_block_writers[port] = block_writer
         self.port_devices.append(device)
@@ -100,8 +105,8 @@ class Bus:
 
     def port_read(self, port: int, size: int) -> int:
         """IN: the device's answer, all ones where there is none."""
-        reader = self._port_readers.get(port)
-        if reader is not None and (size == 1 or size <= self._port_width[port]):
+        reader = self._port_readers.get(port << 3 | size)
+        if reader is not None:
             return reader(port, size)
         if size == 1:
             self.unclaimed += 1
@@ -113,8 +118,8 @@ class Bus:
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """OUT: to the device, lost where there is none."""
-        writer = self._port_writers.get(port)
-        if writer is not None and (size == 1 or size <= self._port_width[port]):
+        writer = self._port_writers.get(port << 3 | size)
+        if writer is not None:
             writer(port, size, value)
         elif size == 1:
             self.unclaimed += 1

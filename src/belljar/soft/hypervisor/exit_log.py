@@ -28,15 +28,13 @@ class ExitLog:
         self._arguments = (port, size, write, data, count)
 
     def port_value(self, port: int, size: int, write: bool, value: int) -> None:
-        """A port access of one item, by its value."""
-        self.counts[IO] += 1
+        """A port access of one item, by its value; the processor has counted it (`Processor.port_accesses`)."""
         self.made = None
         self._make = _port_value
         self._arguments = (port, size, write, value)
 
     def mmio(self, gpa: int, write: bool, size: int, value: int) -> None:
         """A memory-mapped access."""
-        self.counts[MMIO] += 1
         self.made = None
         self._make = _mmio
         self._arguments = (gpa, write, size, value)
@@ -56,9 +54,11 @@ class ExitLog:
             self.made = self._make(self.vcpu, *self._arguments)
         return self.made
 
-    def by_reason(self) -> dict[ExitReason, int]:
-        """How often, by reason; zeros left out."""
-        return {reason: count for reason, count in zip(REASONS, self.counts, strict=True) if count}
+    def by_reason(self, port_accesses: int) -> dict[ExitReason, int]:
+        """How often, by reason, with the `port_accesses` that the processor has counted; zeros left out."""
+        counts = self.counts.copy()
+        counts[IO] += port_accesses
+        return {reason: count for reason, count in zip(REASONS, counts, strict=True) if count}
 
 
 def _interrupted(vcpu: int) -> Exit:

@@ -8,11 +8,11 @@ from typing import NoReturn, cast
 
 from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
-from belljar.exits import Exit, ExitReason, InstructionLimit, InternalError, Interrupted, WriteMsr
+from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import controls, state
 from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.hypervisor.events import VALID, Kind, inject
+from belljar.soft.hypervisor.events import VALID
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
@@ -22,7 +22,6 @@ from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.hypervisor.window import DeviceWindow
 from belljar.soft.processor._core import Processor, VmcsRegion, VmxError
 from belljar.soft.processor.fields import Field
-from belljar.x86.flags import Rflags
 from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 from belljar.x86.walker import walk
@@ -46,9 +45,6 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 
 INSTRUCTION_BYTES = 15
 
-SHADOW = 3
-"""Interruptibility: blocking by STI and by MOV SS (SDM 3C table 25-3)."""
-
 MOST_NMIS = 2
 """One on its way and one latched, as in KVM."""
 
@@ -56,6 +52,11 @@ PORT_ACCESS = int(Reason.IO)
 port_access = HANDLERS[PORT_ACCESS]
 """The most frequent exit does without the look-up."""
 
+NO_DEVICE = (1 << 64) - 1
+"""No page's address."""
+
+PRIMARY_CONTROLS, ENTRY_INTERRUPTION_INFO = int(Field.PRIMARY_CONTROLS), int(Field.ENTRY_INTERRUPTION_INFO)
+INTERRUPT_WINDOW = int(Primary.INTERRUPT_WINDOW)
 PAUSE_LIMIT = int(Reason.PAUSE_LIMIT)
 INSTRUCTION_LIMIT = int(ExitReason.INSTRUCTION_LIMIT)
 LIMIT_REACHED = ExitReason.INSTRUCTION_LIMIT
@@ -94,7 +95,11 @@ class SoftVcpu:
         self.shows_deliveries = False
         self._careful = False
         self._carried = 0
+        self.take_port_access = self.processor.take_port_access  # bound once; `close` lets go of it
+        # What ends most runs, made once: exits never change.
         self._limit_reached = InstructionLimit(index)
+        self.interrupted = Interrupted(index)
+        self.halted = Hlt(index)
         self.exits_on_msrs = False
         self.exits_on_hypercalls = False
         self.has_chips = False
@@ -104,6 +109,7 @@ class SoftVcpu:
         self._single_exit = False
         self._backlog: list[Exit] = []
         self._closed = False
+        self._port_accesses = 0
         self.processor.vmptrld(VmcsRegion())
         controls.set_up(self.processor, mmu.tables.eptp, msr_bitmap_hpa)
         self.set_special(SpecialRegisters())
@@ -203,100 +209,123 @@ class SoftVcpu:
         An access whose bus method raised counts as done; a read then gives the guest all ones. An instruction with
         several accesses is done after the first; with `single_exit`, the next calls return the others.
         """
-        processor = self.processor
         if self._backlog:
             return self._next_of_backlog()
         if self._waiting is not None:
             self.answer(None)
-        first = -1
-        if (
-            instructions is not None
-            and 0 < instructions <= CHUNK
-            and deadline_ns is None
-            and observer is None
-            and not self._careful
-        ):  # the shortest way for the shortest runs; what else may come of it is handled below
-            try:
-                first = processor.enter_exactly(instructions)
-            except VmxError as error:
-                raise EngineError(f"VM entry of vCPU {self.index} failed: {error}") from None
-            if first == PAUSE_LIMIT:
+        reporting = single_exit or observer is not None
+        begun = -1
+        if instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful:
+            begun = self._enter_exactly(instructions)
+            if begun == PAUSE_LIMIT:
                 log = self.log
                 log.counts[INSTRUCTION_LIMIT] += 1
                 log.made = self._limit_reached
                 return LIMIT_REACHED
-            begin = processor.spent_before
         else:
             self.memory.host_changed()
-            begin = processor.spent
-        self.bus, self._observer, self._single_exit = bus, observer, single_exit
-        self.reporting = single_exit or observer is not None
-        single_step = self.debug.single_step
-        careful = self._careful
-        chunk = budget = 1 if single_step else CHUNK
-        look_at = begin + chunk
-        looks = EXITS_PER_LOOK
-        looked_ns = time.monotonic_ns()
-        if deadline_ns is not None and looked_ns >= deadline_ns:  # a run of single exits never gets to look below
-            return self.end(Interrupted(self.index))
-        plain = instructions is None and not careful
-        limit = before = 0
-        if instructions is not None:
-            limit = begin + instructions
-            budget = min(chunk, instructions)
-            if budget <= 0:
-                return self.end(self._limit_reached)
+        self.bus, self._observer, self._single_exit, self.reporting = bus, observer, single_exit, reporting
+        if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+            return self.end(self.interrupted)  # a run of single exits never gets to look below
+        try:
+            if instructions is None and not self._careful:
+                return self._run_freely(deadline_ns)
+            return self._run_counting(deadline_ns, instructions, begun)
+        except VmxError as error:
+            raise self._failed(error) from None
+
+    def _enter_exactly(self, instructions: int) -> int:
+        """The shortest way for the shortest runs: why the processor came back, PAUSE_LIMIT if they were all there was."""
+        try:
+            return self.processor.enter_exactly(instructions)
+        except VmxError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: VmxError) -> EngineError:
+        return EngineError(f"VM entry of vCPU {self.index} failed: {error}")
+
+    def _run_freely(self, deadline_ns: int | None) -> ExitReason:
+        """Run without counting. Consoles live here."""
+        processor = self.processor
+        enter = processor.enter
+        budget, looks, looked_ns = CHUNK, EXITS_PER_LOOK, time.monotonic_ns()
+        look_at = processor.spent + budget
         while True:
-            if careful:
-                before = processor.retired
-            try:
-                if first < 0:
-                    reason = processor.enter(budget)
-                else:
-                    reason, first = first, -1
-                if reason == PORT_ACCESS:
-                    ended = port_access(self)
-                else:
-                    handler = HANDLERS.get(reason)
-                    ended = self._unexpected(reason) if handler is None else handler(self)
-            except VmxError as error:
-                raise EngineError(f"VM entry of vCPU {self.index} failed: {error}") from None
-            if ended is not None:
-                return ended
-            if plain and reason == PORT_ACCESS and looks > 0 and not self._carried:
-                looks -= 1  # consoles live on this line
-                continue
-            if careful:
-                if single_step and processor.retired != before:
-                    return stepped(self)
-                if reason == PAUSE_BUDGET and processor.retired == before and self.shows_deliveries:
-                    return self.end(self._limit_reached)
-            if instructions is not None:
-                budget = min(chunk, limit - processor.spent)
-                if budget <= 0:
-                    return self.end(self._limit_reached)
-            looks -= 1
+            reason = enter(budget)
+            if reason == PORT_ACCESS:
+                ended = port_access(self)
+                looks -= 1
+                if ended is not None:
+                    return ended
+                if looks > 0:
+                    continue
+            else:
+                ended = self._serve(reason)
+                if ended is not None:
+                    return ended
+                looks -= 1
             if self._carried:
                 looks -= self._carried
                 self._carried = 0
             if reason == PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
                 now_ns = time.monotonic_ns()
                 if deadline_ns is not None and now_ns >= deadline_ns:
-                    return self.end(Interrupted(self.index))
+                    return self.end(self.interrupted)
+                if reason == PAUSE_BUDGET:
+                    budget = next_chunk(budget, now_ns - looked_ns)
+                looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + budget
+
+    def _run_counting(self, deadline_ns: int | None, instructions: int | None, begun: int) -> ExitReason:
+        """Run to a number of instructions, or one by one. `begun`: why the processor came back already; -1: not entered."""
+        processor = self.processor
+        single_step = self.debug.single_step
+        chunk = 1 if single_step else CHUNK
+        begin = processor.spent if begun < 0 else processor.spent_before
+        limit = None if instructions is None else begin + instructions
+        if begun < 0 and limit is not None and begin >= limit:
+            return self.end(self._limit_reached)
+        looks, looked_ns, look_at = EXITS_PER_LOOK, time.monotonic_ns(), begin + chunk
+        while True:
+            before = processor.retired
+            if begun < 0:
+                reason = processor.enter(chunk if limit is None else min(chunk, limit - processor.spent))
+            else:
+                reason, begun, before = begun, -1, -1
+            ended = self._serve(reason)
+            if ended is not None:
+                return ended
+            if processor.retired == before:
+                if reason == PAUSE_BUDGET and self.shows_deliveries:
+                    return self.end(self._limit_reached)
+            elif single_step:
+                return stepped(self)
+            if limit is not None and processor.spent >= limit:
+                return self.end(self._limit_reached)
+            looks -= 1 + self._carried
+            self._carried = 0
+            if reason == PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
+                now_ns = time.monotonic_ns()
+                if deadline_ns is not None and now_ns >= deadline_ns:
+                    return self.end(self.interrupted)
                 if reason == PAUSE_BUDGET and not single_step:
-                    chunk = budget = next_chunk(chunk, now_ns - looked_ns)
-                    if instructions is not None:
-                        budget = min(chunk, limit - processor.spent)
+                    chunk = next_chunk(chunk, now_ns - looked_ns)
                 looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + chunk
 
-    def carry_out(self) -> int:
-        """Have the processor carry out one instruction, or one iteration, with devices on the bus; why it came back."""
+    def _serve(self, reason: int) -> ExitReason | None:
+        handler = HANDLERS.get(reason)
+        return self._unexpected(reason) if handler is None else handler(self)
+
+    def carry_out(self, device_gpa: int = NO_DEVICE) -> int:
+        """Have the processor carry out one instruction, or one iteration, with devices on the bus; why it came back.
+
+        `device_gpa`: a page that no memory slot has.
+        """
         self._carried += 1
-        self.window.open(self.bus)
-        reason = self.processor.emulate(self.window)
-        self.memory.host_changed()
-        if self.window.failure is not None:
-            raise self.window.failure
+        window = self.window
+        window.open(self.bus, device_gpa)
+        reason = self.processor.emulate(window, device_gpa)
+        if window.failure is not None:
+            raise window.failure
         return reason
 
     def carried_out(self, reason: int) -> ExitReason | None:
@@ -304,8 +333,7 @@ class SoftVcpu:
         if reason in (Reason.EPT_VIOLATION, Reason.TASK_SWITCH):
             return self.cannot_emulate()
         if reason not in (Reason.PAUSE_BUDGET, Reason.PAUSE_EMULATED):
-            handler = HANDLERS.get(reason)
-            ended = self._unexpected(reason) if handler is None else handler(self)
+            ended = self._serve(reason)
             if ended is not None:
                 return ended
         return self._next_of_backlog() if self._backlog else None
@@ -395,43 +423,39 @@ class SoftVcpu:
     def inject_interrupt(self, vector: int) -> bool:
         """An external interrupt with the next VM entry; False if that delivers something already (SDM 3C 25.8.3)."""
         processor = self._open()
-        if processor.vmread(Field.ENTRY_INTERRUPTION_INFO) & VALID:
+        if processor.vmread(ENTRY_INTERRUPTION_INFO) & VALID:
             return False
-        inject(processor, vector, kind=Kind.EXTERNAL_INTERRUPT)
+        processor.inject_interrupt(vector)
         return True
 
     def ready_for_interrupt(self) -> bool:
         """Whether RFLAGS.IF is set, and neither a shadow nor another event is in the way."""
-        read = self._open().vmread
-        if not read(Field.GUEST_RFLAGS) & Rflags.IF or read(Field.GUEST_INTERRUPTIBILITY) & SHADOW:
-            return False
-        return not read(Field.ENTRY_INTERRUPTION_INFO) & VALID and self._waiting is None
+        return self.processor.interruptible and self._waiting is None
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Interrupt-window exiting (SDM 3C table 25-6)."""
-        self._open()
-        self.want(Primary.INTERRUPT_WINDOW, wanted)
+        self.want(INTERRUPT_WINDOW, wanted)
 
-    def want(self, control: Primary, wanted: bool) -> None:
+    def want(self, control: int, wanted: bool) -> None:
         """Switch a primary processor-based control."""
-        before = self.processor.vmread(Field.PRIMARY_CONTROLS)
+        before = self.processor.vmread(PRIMARY_CONTROLS)
         after = before | control if wanted else before & ~control
         if after != before:
-            self.processor.vmwrite(Field.PRIMARY_CONTROLS, after)
+            self.processor.vmwrite(PRIMARY_CONTROLS, after)
 
     @property
     def task_priority(self) -> int:
         """CR8."""
-        return self._open().cr8
+        return self.processor.cr8
 
     @task_priority.setter
     def task_priority(self, value: int) -> None:
-        self._open().cr8 = value
+        self.processor.cr8 = value
 
     @property
     def apic_base(self) -> int:
         """IA32_APIC_BASE."""
-        return self._open().apic_base
+        return self.processor.apic_base
 
     def inject_nmi(self) -> None:
         """An NMI as soon as none blocks it; one may wait behind another (SDM 3A 6.7.1)."""
@@ -450,7 +474,7 @@ class SoftVcpu:
 
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
-        return self._open().retired
+        return self.processor.retired
 
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
@@ -463,7 +487,7 @@ class SoftVcpu:
 
     def exit_counts(self) -> dict[ExitReason, int]:
         """How often this vCPU came back, by reason, since it was made; zero counts left out."""
-        return self.log.by_reason()
+        return self.log.by_reason(self._port_accesses if self._closed else self.processor.port_accesses)
 
     def _open(self) -> Processor:
         if self._closed:
@@ -474,7 +498,8 @@ class SoftVcpu:
         """Give everything back. Harmless when repeated."""
         if not self._closed:
             self._closed = True
+            self._port_accesses = self.processor.port_accesses
             self.processor.vmclear()
             # The processor owns more than Python knows of, and this object and its window refer to each other.
-            del self.window
+            del self.window, self.take_port_access
             self.processor = cast(Processor, _Closed(self.index))

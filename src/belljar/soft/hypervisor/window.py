@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from belljar.engine import Bus
-from belljar.soft.hypervisor.exit_log import ExitLog
+from belljar.soft.hypervisor.exit_log import MMIO, ExitLog
 from belljar.soft.hypervisor.mmu.mmu import Mmu
+
+PAGE_MASK = -4096
 
 
 class Owner(Protocol):
@@ -29,13 +31,15 @@ class DeviceWindow:
         self._mmu = mmu
         self._owner = owner
         self._bus: Bus
+        self._device_gpa = -1
         self.failure: BaseException | None = None
         self.ahead = b""
         self._expected = (0, 0, 1)
 
-    def open(self, bus: Bus) -> None:
-        """Before an instruction."""
+    def open(self, bus: Bus, device_gpa: int) -> None:
+        """Before an instruction; no memory slot has the page `device_gpa`."""
         self._bus = bus
+        self._device_gpa = device_gpa
         self.failure = None
 
     def resolve(self, gpa: int, wanted: int) -> bool:
@@ -44,14 +48,16 @@ class DeviceWindow:
 
     def read(self, gpa: int, size: int) -> int:
         """A load: from read-only memory, of which only stores are a device's, or from the bus."""
-        if self._mmu.find(gpa) is not None:
+        if gpa & PAGE_MASK != self._device_gpa and self._mmu.find(gpa) is not None:
             return int.from_bytes(self._mmu.read(gpa, size).ljust(size, b"\xff"), "little")
         owner = self._owner
+        owner.log.counts[MMIO] += 1
         value = (1 << 8 * size) - 1
         try:
             value &= self._bus.mmio_read(gpa, size)
         finally:
-            owner.log.mmio(gpa, False, size, value)
+            if owner.reporting:
+                owner.log.mmio(gpa, False, size, value)
         if owner.reporting:
             owner.report_access()
         return value
@@ -59,10 +65,13 @@ class DeviceWindow:
     def write(self, gpa: int, size: int, value: int) -> None:
         """A store."""
         owner = self._owner
+        owner.log.counts[MMIO] += 1
+        if not owner.reporting:  # nobody will ask what it was
+            self._bus.mmio_write(gpa, size, value)
+            return
         owner.log.mmio(gpa, True, size, value)
         self._bus.mmio_write(gpa, size, value)
-        if owner.reporting:
-            owner.report_access()
+        owner.report_access()
 
     def expect(self, port: int, size: int, count: int) -> None:
         """REP INS will want `count` items of a port: they are asked for at once, when the first is wanted."""

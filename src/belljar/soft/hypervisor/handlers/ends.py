@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.exits import Debug, ExitReason, FailEntry, Hlt, Interrupted, IrqWindowOpen, Shutdown
+from belljar.exits import Debug, ExitReason, FailEntry, IrqWindowOpen, Shutdown
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.events import Kind, inject
 from belljar.x86.vectors import Vector
@@ -28,13 +28,13 @@ def nothing(vcpu: SoftVcpu) -> None:
 
 def halt(vcpu: SoftVcpu) -> ExitReason:
     """HLT: the run ends behind it."""
-    vcpu.processor.skip_instruction()
-    return vcpu.end(Hlt(vcpu.index))
+    vcpu.processor.take_halt()
+    return vcpu.end(vcpu.halted)
 
 
 def idle(vcpu: SoftVcpu) -> ExitReason:
     """The guest is in the HLT state already."""
-    return vcpu.end(Hlt(vcpu.index))
+    return vcpu.end(vcpu.halted)
 
 
 def triple_fault(vcpu: SoftVcpu) -> ExitReason:
@@ -49,7 +49,7 @@ def failed_entry(vcpu: SoftVcpu) -> ExitReason:
 
 def kicked(vcpu: SoftVcpu) -> ExitReason:
     """Somebody wants this run to end."""
-    return vcpu.end(Interrupted(vcpu.index))
+    return vcpu.end(vcpu.interrupted)
 
 
 def interrupt_window(vcpu: SoftVcpu) -> ExitReason:

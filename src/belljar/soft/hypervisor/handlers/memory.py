@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from belljar.exits import ExitReason
 from belljar.soft.hypervisor.events import requeue
+from belljar.soft.hypervisor.reasons import Reason
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
 ACCESS = 7
+PAGE_MASK = -4096
+EMULATED = int(Reason.PAUSE_EMULATED)
 
 
 def violation(vcpu: SoftVcpu) -> ExitReason | None:
@@ -19,8 +22,15 @@ def violation(vcpu: SoftVcpu) -> ExitReason | None:
     A fetch from where no memory is finds all ones, which are no instruction: KVM gives up there, a processor does not.
     """
     processor = vcpu.processor
-    wanted = processor.exit_qualification & ACCESS
-    requeue(processor)
-    if vcpu.mmu.resolve(processor.exit_gpa, wanted):
+    if processor.interrupted_delivery:
+        requeue(processor)
+    gpa = processor.exit_gpa
+    if vcpu.mmu.find(gpa) is None:
+        reason = vcpu.carry_out(gpa & PAGE_MASK)
+    elif vcpu.mmu.resolve(gpa, processor.exit_qualification & ACCESS):
         return None
-    return vcpu.carried_out(vcpu.carry_out())
+    else:
+        reason = vcpu.carry_out()
+    if reason == EMULATED and not vcpu.reporting:
+        return None
+    return vcpu.carried_out(reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from belljar.exits import ExitReason
-from belljar.soft.hypervisor.exit_log import IO
 from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.processor.fields import Field
 
@@ -16,6 +15,7 @@ SIZE_LESS_ONE = 7
 IS_IN = 1 << 3
 IS_STRING = 1 << 4
 IS_REPEATED = 1 << 5
+NOT_PLAIN_OUT = IS_IN | IS_STRING
 PORT_SHIFT = 16
 VALUE_SHIFT = 32
 
@@ -31,26 +31,29 @@ ADDRESS_MASKS = (0xFFFF, 0xFFFFFFFF, (1 << 64) - 1)
 
 def access(vcpu: SoftVcpu) -> ExitReason | None:
     """Any port access. It counts as done even if its device raises; a read then gives all ones."""
+    found = vcpu.take_port_access()
+    if found & NOT_PLAIN_OUT:
+        return _string(vcpu, found) if found & IS_STRING else _in(vcpu, found)
+    if not vcpu.reporting:  # nobody will ask what it was
+        vcpu.bus.port_write(found >> PORT_SHIFT & 0xFFFF, (found & SIZE_LESS_ONE) + 1, found >> VALUE_SHIFT)
+        return None
+    port, size, value = found >> PORT_SHIFT & 0xFFFF, (found & SIZE_LESS_ONE) + 1, found >> VALUE_SHIFT
+    vcpu.log.port_value(port, size, True, value)
+    vcpu.bus.port_write(port, size, value)
+    return vcpu.report()
+
+
+def _in(vcpu: SoftVcpu, found: int) -> ExitReason | None:
     processor = vcpu.processor
-    found = processor.take_port_access()
-    if found & IS_STRING:
-        return _string(vcpu, found)
     port = found >> PORT_SHIFT & 0xFFFF
     size = (found & SIZE_LESS_ONE) + 1
-    if found & IS_IN:
-        value = mask = MASKS[size]
-        try:
-            value = vcpu.bus.port_read(port, size) & mask
-        finally:
-            processor.set_gpr(RAX, value if size == 4 else processor.get_gpr(RAX) & ~mask | value)
-            vcpu.log.port_value(port, size, False, value)
-    else:
-        value = found >> VALUE_SHIFT
+    value = mask = MASKS[size]
+    try:
+        value = vcpu.bus.port_read(port, size) & mask
+    finally:
+        processor.set_gpr(RAX, value if size == 4 else processor.get_gpr(RAX) & ~mask | value)
         if vcpu.reporting:
-            vcpu.log.port_value(port, size, True, value)
-        else:
-            vcpu.log.counts[IO] += 1  # nobody will ask what it was
-        vcpu.bus.port_write(port, size, value)
+            vcpu.log.port_value(port, size, False, value)
     return vcpu.report() if vcpu.reporting else None
 
 

@@ -30,7 +30,9 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
                 return host
         if cpu.window == cython.NULL or cpu.exit_reason != EXIT_REASON_EPT_VIOLATION:
             break
-        answer = window_resolve(cpu, gpa, wanted)
+        answer = 0
+        if (gpa & PAGE_MASK) != cpu.window_gpa:
+            answer = window_resolve(cpu, gpa, wanted)
         if answer < 0:
             cpu.memory_status = request_exit(cpu, PAUSE_FAILED, 0)
             return cython.NULL

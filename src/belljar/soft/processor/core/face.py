@@ -148,6 +148,7 @@ class Processor:
     memory: HostMemory
     current: VmcsRegion
     started: u64
+    ports_accessed: u64
     _window: object
 
     def __cinit__(self, memory: HostMemory):
@@ -253,8 +254,12 @@ class Processor:
         """`spent` as it was when `enter_exactly` began."""
         return self.started
 
-    def emulate(self, window: object) -> int:
-        """Enter for one instruction, or one iteration of a repeated one, with devices behind `window` (core/window.py)."""
+    def emulate(self, window: object, device_gpa: cython.ulonglong = ALL_ONES) -> int:
+        """Enter for one instruction, or one iteration of a repeated one, with devices behind `window` (core/window.py).
+
+        `device_gpa`: a page of which the caller knows that it is a device's, so that the window need not be asked. What
+        devices may have written to memory meanwhile is seen, as after `HostMemory.host_changed`.
+        """
         cpu: cython.pointer(Cpu) = self.cpu
         error: u32
         if cpu.vmcs == cython.NULL:
@@ -264,10 +269,11 @@ class Processor:
         cpu.window = cython.cast(cython.p_void, window)
         cpu.window_failed = 0
         cpu.window_used = 0
-        with cython.nogil:
-            error = enter_guest(cpu, 1)
+        cpu.window_gpa = device_gpa
+        error = enter_guest(cpu, 1)
         cpu.window = cython.NULL
         self._window = None
+        host_wrote(cpu.host)
         fetch_and32(cython.address(cpu.kicked), ~cython.cast(u32, KICK_WINDOW))
         if error:
             raise self.failed(error)
@@ -303,12 +309,48 @@ class Processor:
         bits: u64
         if qualification & 0x10:  # string
             return qualification
+        self.ports_accessed += 1
         skip_instruction(cpu)
         host_wrote(cpu.host)
         if qualification & 0x08:  # IN
             return qualification
         bits = 8 * ((qualification & 7) + 1)
         return qualification | (cpu.gpr[RAX] & (LOW32 >> (32 - bits))) << 32
+
+    @property
+    def port_accesses(self) -> int:
+        """How many IN and OUT exits were taken by `take_port_access`, string instructions left out."""
+        return self.ports_accessed
+
+    def take_halt(self) -> None:
+        """A HLT exit in one call: the instruction is done."""
+        skip_instruction(self.cpu)
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether RFLAGS.IF is set, and neither a shadow nor an event for the next entry is in the way (SDM 3C 27.3.1.5)."""
+        cpu: cython.pointer(Cpu) = self.cpu
+        if cpu.vmcs == cython.NULL:
+            raise VmxError(ERROR_INVALID)
+        if not cpu.vmcs.loaded:
+            if not vmcs_get(cpu.vmcs, FIELD_GUEST_RFLAGS) & FLAG_IF:
+                return False
+            if vmcs_get(cpu.vmcs, FIELD_GUEST_INTERRUPTIBILITY) & (SHADOW_STI | SHADOW_MOV_SS):
+                return False
+        elif not cpu.rflags & FLAG_IF or cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS):
+            return False
+        return not vmcs_get(cpu.vmcs, FIELD_ENTRY_INTERRUPTION_INFO) & INFO_VALID
+
+    def inject_interrupt(self, vector: cython.uint) -> None:
+        """Have the next VM entry deliver an external interrupt (SDM 3C 25.8.3)."""
+        if self.cpu.vmcs == cython.NULL:
+            raise VmxError(ERROR_INVALID)
+        vmcs_set(self.cpu.vmcs, FIELD_ENTRY_INTERRUPTION_INFO, INFO_VALID | (vector & INFO_VECTOR))
+
+    @property
+    def interrupted_delivery(self) -> bool:
+        """Whether the last VM exit came in the middle of an event's delivery (IDT-vectoring information is valid)."""
+        return self.cpu.vmcs != cython.NULL and (vmcs_get(self.cpu.vmcs, FIELD_IDT_VECTORING_INFO) & INFO_VALID) != 0
 
     def skip_instruction(self) -> None:
         """What hypervisors do after they have carried out an instruction: RIP behind it, interrupt shadow gone."""

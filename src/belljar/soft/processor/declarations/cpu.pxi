@@ -155,6 +155,7 @@ ctypedef struct Cpu:
     void *window           # the Python object that answers; NULL: closed
     u32 window_used
     u32 window_failed
+    u64 window_gpa         # a page that is known to be a device's; ALL_ONES: none
     u8 window_page[4096]   # stands for the device's page
     u32 bounce_device[2]   # whether a part of the bounce buffer belongs to a device
     Cpu *next_cpu
