@@ -12,7 +12,7 @@ from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError
 from belljar.soft.hypervisor import controls, state
 from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.hypervisor.events import VALID
+from belljar.soft.hypervisor.events import VALID, most_nmis
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
@@ -45,8 +45,6 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 
 INSTRUCTION_BYTES = 15
 
-MOST_NMIS = 2
-"""One on its way and one latched, as in KVM."""
 
 PORT_ACCESS = int(Reason.IO)
 port_access = HANDLERS[PORT_ACCESS]
@@ -458,9 +456,8 @@ class SoftVcpu:
         return self.processor.apic_base
 
     def inject_nmi(self) -> None:
-        """An NMI as soon as none blocks it; one may wait behind another (SDM 3A 6.7.1)."""
-        self._open()
-        self.nmis = min(self.nmis + 1, MOST_NMIS)
+        """An NMI as soon as none blocks it; one may wait behind another that is served, or about to be (SDM 3A 6.7.1)."""
+        self.nmis = min(self.nmis + 1, most_nmis(self._open()))
         self.want(Primary.NMI_WINDOW, True)
 
     @property

@@ -26,9 +26,10 @@ def nothing(vcpu: SoftVcpu) -> None:
     """A pause: the run loop looks at its limits."""
 
 
-def halt(vcpu: SoftVcpu) -> ExitReason:
-    """HLT: the run ends behind it."""
-    vcpu.processor.take_halt()
+def halt(vcpu: SoftVcpu) -> ExitReason | None:
+    """HLT: the run ends behind it, unless its own single-step trap ends the halt."""
+    if vcpu.processor.take_halt():
+        return None
     return vcpu.end(vcpu.halted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from belljar.exits import ExitReason
-from belljar.soft.hypervisor.events import requeue
+from belljar.soft.hypervisor.events import block_nmis, requeue
 from belljar.soft.hypervisor.reasons import Reason
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 ACCESS = 7
 PAGE_MASK = -4096
 EMULATED = int(Reason.PAUSE_EMULATED)
+NMI_UNBLOCKED = 1 << 12
+"""IRET ended NMI blocking, and then did not get to its end (SDM 3C 28.2.3)."""
 
 
 def violation(vcpu: SoftVcpu) -> ExitReason | None:
@@ -22,12 +24,15 @@ def violation(vcpu: SoftVcpu) -> ExitReason | None:
     A fetch from where no memory is finds all ones, which are no instruction: KVM gives up there, a processor does not.
     """
     processor = vcpu.processor
+    qualification = processor.exit_qualification
     if processor.interrupted_delivery:
         requeue(processor)
+    elif qualification & NMI_UNBLOCKED:
+        block_nmis(processor)
     gpa = processor.exit_gpa
     if vcpu.mmu.find(gpa) is None:
         reason = vcpu.carry_out(gpa & PAGE_MASK)
-    elif vcpu.mmu.resolve(gpa, processor.exit_qualification & ACCESS):
+    elif vcpu.mmu.resolve(gpa, qualification & ACCESS):
         return None
     else:
         reason = vcpu.carry_out()

@@ -108,6 +108,7 @@ def deliver_exception(cpu: cython.pointer(Cpu)) -> cython.int:
             if cpu.exception == EXC_DF:
                 cpu.vectoring_info = 0
             return EXIT
+        cpu.exit_interruption = 0
         exception_side_effects(cpu)
         status = deliver_event(
             cpu, cpu.exception, cpu.exception_kind, cpu.exception_has_error, cpu.exception_error, cpu.rip

@@ -311,6 +311,7 @@ class Processor:
             return qualification
         self.ports_accessed += 1
         skip_instruction(cpu)
+        cpu.pending_debug |= io_breakpoints(cpu, cython.cast(u32, qualification >> 16), (qualification & 7) + 1)
         host_wrote(cpu.host)
         if qualification & 0x08:  # IN
             return qualification
@@ -322,9 +323,10 @@ class Processor:
         """How many IN and OUT exits were taken by `take_port_access`, string instructions left out."""
         return self.ports_accessed
 
-    def take_halt(self) -> None:
-        """A HLT exit in one call: the instruction is done."""
+    def take_halt(self) -> bool:
+        """A HLT exit in one call: the instruction is done. True if debug traps wait behind it, which end the halt."""
         skip_instruction(self.cpu)
+        return self.cpu.pending_debug != 0
 
     @property
     def interruptible(self) -> bool:
@@ -352,9 +354,13 @@ class Processor:
         """Whether the last VM exit came in the middle of an event's delivery (IDT-vectoring information is valid)."""
         return self.cpu.vmcs != cython.NULL and (vmcs_get(self.cpu.vmcs, FIELD_IDT_VECTORING_INFO) & INFO_VALID) != 0
 
-    def skip_instruction(self) -> None:
-        """What hypervisors do after they have carried out an instruction: RIP behind it, interrupt shadow gone."""
+    def skip_instruction(self) -> bool:
+        """What hypervisors do after they have carried out an instruction: RIP behind it, interrupt shadow gone.
+
+        True if debug traps wait behind it, as with RFLAGS.TF.
+        """
         skip_instruction(self.cpu)
+        return self.cpu.pending_debug != 0
 
     # -- state outside the VMCS --------------------------------------------------------------------------------
 

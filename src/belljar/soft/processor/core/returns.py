@@ -168,10 +168,9 @@ def iret_flags(cpu: cython.pointer(Cpu), popped: u64, size: cython.int) -> u64:
 @cython.nogil
 @cython.exceptval(check=False)
 def iret_done(cpu: cython.pointer(Cpu), flags: u64, rip: u64, size: cython.int) -> cython.int:
-    """Commit the flags and RIP of an IRET, and what it ends: NMI blocking (SDM 3A 6.7.1). Answers BRANCH."""
+    """Commit the flags and RIP of an IRET. Answers BRANCH."""
     if size == 2:
         flags &= ~cython.cast(u64, FLAG_RF)
-    cpu.interruptibility &= ~cython.cast(u64, BLOCKED_NMI)
     cpu.rip = rip
     cpu.stepped |= 2
     set_rflags(cpu, flags & FLAGS_VALID)
@@ -318,7 +317,33 @@ def iret_task(cpu: cython.pointer(Cpu)) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def op_iret(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """IRET, IRETD, IRETQ."""
+    """IRET, IRETD, IRETQ.
+
+    It ends NMI blocking, even if it then faults (SDM 3A 6.7.1, 3C 26.3); but where the host takes NMIs and keeps no account
+    of virtual ones, their blocking is the host's. An exit says what was done in its bit 12 (SDM 3C 28.2.1, 28.2.3).
+    """
+    blocked: cython.bint = (cpu.interruptibility & BLOCKED_NMI) != 0
+    status: cython.int
+    if cpu.in_guest and (cpu.pin_controls & (PIN_NMI | PIN_VIRTUAL_NMI)) == PIN_NMI:
+        blocked = False
+    if not blocked:
+        return interrupt_return(cpu, insn)
+    cpu.interruptibility &= ~cython.cast(u64, BLOCKED_NMI)
+    status = interrupt_return(cpu, insn)
+    if status == FAULT:
+        cpu.exit_interruption = INFO_NMI_UNBLOCKING
+    elif status == EXIT and cpu.exit_reason == EXIT_REASON_EPT_VIOLATION:
+        cpu.exit_qualification |= INFO_NMI_UNBLOCKING
+    elif status == EXIT:
+        cpu.interruptibility |= BLOCKED_NMI
+    return status
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def interrupt_return(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
+    """All of IRET but what it does to NMIs."""
     size: cython.int = operand_size(insn)
     rip: u64 = 0
     selector: u64 = 0

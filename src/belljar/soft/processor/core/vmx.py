@@ -129,7 +129,9 @@ def vmx_exception_exit(cpu: cython.pointer(Cpu)) -> cython.int:
             bit ^= 1
     if not bit:
         return NEXT
-    cpu.exit_interruption = cpu.exception | (cpu.exception_kind << INFO_KIND_SHIFT) | INFO_VALID
+    if cpu.vectoring_info or cpu.exception == EXC_DF:
+        cpu.exit_interruption = 0
+    cpu.exit_interruption |= cpu.exception | (cpu.exception_kind << INFO_KIND_SHIFT) | INFO_VALID
     if cpu.exception_has_error:
         cpu.exit_interruption |= INFO_HAS_ERROR
         cpu.exit_error = cpu.exception_error

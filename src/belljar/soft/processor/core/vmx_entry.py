@@ -174,6 +174,7 @@ def inject(cpu: cython.pointer(Cpu), info: u32) -> cython.int:
         cpu.activity = ACTIVE
     update_mode(cpu)
     fetch_failed(cpu)
+    cpu.exception_cr2 = 0  # #DB's own causes: none are known of an injected one
     status = deliver_event(
         cpu,
         info & INFO_VECTOR,
@@ -229,7 +230,10 @@ def enter_guest(cpu: cython.pointer(Cpu), budget: i64) -> u32:
 @cython.nogil
 @cython.exceptval(check=False)
 def skip_instruction(cpu: cython.pointer(Cpu)) -> cython.void:
-    """The hypervisor has carried out the instruction that exited: RIP behind it, interrupt shadow and RF gone."""
+    """The hypervisor has carried out the instruction that exited: RIP behind it, interrupt shadow and RF gone.
+
+    With RFLAGS.TF, the single-step trap behind it waits for the next entry.
+    """
     cpu.rip += cpu.exit_length
     cpu.retired += 1
     if cpu.address_mask_bits == 32:
@@ -238,6 +242,8 @@ def skip_instruction(cpu: cython.pointer(Cpu)) -> cython.void:
         cpu.interruptibility &= ~cython.cast(u32, SHADOW_STI | SHADOW_MOV_SS)
         update_mode(cpu)
     cpu.rflags &= ~cython.cast(u64, FLAG_RF)
+    if unlikely(cpu.rflags & FLAG_TF):
+        cpu.pending_debug |= DR6_BS
 
 
 @cython.cfunc
