@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
-from pathlib import Path
 
 import pytest
 from bare_guest import (
-    CODE,
     HALTED,
     RAX,
     RBX,
@@ -22,7 +19,6 @@ from bare_guest import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belljar.errors import ConfigurationError
 from belljar.soft.processor import features
 
 R8, R9, R10, R11 = 8, 9, 10, 11
@@ -56,9 +52,18 @@ def test_address_msrs_take_canonical_values_only(index):
     with LongGuest() as guest:
         assert wrmsr(guest, index, 0xFFFF800012345678).vector is None
         assert rdmsr(guest, index) == 0xFFFF800012345678
-        end = wrmsr(guest, index, 0x0000800000000000)
+        end = wrmsr(guest, index, 0x0100000000000000)
         assert (end.vector, end.error) == (13, 0)
         assert rdmsr(guest, index) == 0xFFFF800012345678
+
+
+@pytest.mark.parametrize("index", [LSTAR, FS_BASE, GS_BASE, KERNEL_GS_BASE, 0x175, 0x176])
+def test_address_msrs_go_by_the_widest_address_that_the_processor_has(index):
+    with LongGuest() as guest:
+        assert wrmsr(guest, index, 1 << 47).vector is None
+    with LongGuest() as guest:
+        guest.cpu.switch_features(features.off_mask(["la57"]))
+        assert wrmsr(guest, index, 1 << 47).vector == 13
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,20 @@ def test_address_msrs_take_canonical_values_only(index):
         (EFER, 0xC00, False),  # LME while paging
         (STAR, 0xFFFFFFFFFFFFFFFF, True),
         (0x12345, 0, False),
+        (0xFE, 0x508, False),  # IA32_MTRRCAP is read-only
+        (0x2FF, 0xC06, True),
+        (0x2FF, 0xC02, False),  # no memory type
+        (0x2FF, 0x1006, False),
+        (0x200, 0x3FFFFFFFF006, True),
+        (0x200, 0x106, False),
+        (0x20E, 1 << 46, False),  # beyond the physical address width
+        (0x20F, 0x3FFFFFFFF800, True),
+        (0x20F, 0x400, False),
+        (0x210, 0, False),  # a ninth pair
+        (0x250, 0x0606060606060606, True),
+        (0x26F, 0x0006060606060607, False),
+        (0x10A, 0, False),  # IA32_ARCH_CAPABILITIES is read-only
+        (0x1D9, 4, False),
         (0x1B, 0xFEE00900, True),
         (0x1B, 0xFEE00901, False),
     ],
@@ -140,143 +159,6 @@ def test_cpuid_names_itself():
         f4    hlt
         """)
         assert (end.registers[RBX], end.registers[RCX], end.registers[RDX]) == (ebx, ecx, edx)
-
-
-FEATURES = {  # bit of cpu.features, (leaf, register, bit) in CPUID, an instruction that goes with it
-    "movbe": (
-        3,
-        (1, 2, 22),
-        """
-        0f38f00424  movbe eax, [rsp]
-        """,
-    ),
-    "popcnt": (
-        4,
-        (1, 2, 23),
-        """
-        f30fb8c3  popcnt eax, ebx
-        """,
-    ),
-    "bmi1": (
-        6,
-        (7, 1, 3),
-        """
-        c4e260f2c1  andn eax, ebx, ecx
-        """,
-    ),
-    "bmi2": (
-        7,
-        (7, 1, 8),
-        """
-        c4e263f5c1  pdep eax, ebx, ecx
-        """,
-    ),
-    "adx": (
-        8,
-        (7, 1, 19),
-        """
-        660f38f6c3  adcx eax, ebx
-        """,
-    ),
-    "rdrand": (
-        10,
-        (1, 2, 30),
-        """
-        0fc7f0  rdrand eax
-        """,
-    ),
-    "rdseed": (
-        11,
-        (7, 1, 18),
-        """
-        0fc7f8  rdseed eax
-        """,
-    ),
-    "rdtscp": (
-        12,
-        (0x80000001, 3, 27),
-        """
-        0f01f9  rdtscp
-        """,
-    ),
-    "rdpid": (
-        13,
-        (7, 2, 22),
-        """
-        f30fc7f8  rdpid rax
-        """,
-    ),
-    "syscall": (
-        17,
-        (0x80000001, 3, 11),
-        """
-        0f05  syscall
-        """,
-    ),
-    "sep": (
-        18,
-        (1, 3, 11),
-        """
-        0f34  sysenter
-        """,
-    ),
-    "smap": (
-        21,
-        (7, 1, 20),
-        """
-        0f01cb  stac
-        """,
-    ),
-    "invpcid": (
-        23,
-        (7, 1, 10),
-        """
-        660f38820424  invpcid rax, [rsp]
-        """,
-    ),
-    "cmov": (
-        0,
-        (1, 3, 15),
-        """
-        0f44c3  cmove eax, ebx
-        """,
-    ),
-    "cx16": (
-        2,
-        (1, 2, 13),
-        """
-        480fc70c24  cmpxchg16b [rsp]
-        """,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FEATURES)
-def test_a_feature_switched_off_is_gone_from_cpuid_and_undefined(name):
-    bit, (leaf, register, cpuid_bit), text = FEATURES[name]
-    with LongGuest() as guest:
-        assert guest.cpu.cpuid(leaf, 0)[register] >> cpuid_bit & 1
-        end = guest.run(text + "\nf4 hlt")
-        assert end.vector != 6 or end.returns[0] != CODE
-    with LongGuest() as guest:
-        guest.cpu.switch_features(1 << bit)
-        assert not guest.cpu.cpuid(leaf, 0)[register] >> cpuid_bit & 1
-        assert guest.run(text).vector == 6
-
-
-def test_feature_names_are_the_cores():
-    header = (Path(features.__file__).parent / "declarations/features.pxi").read_text()
-    core = {name: int(bit) for name, bit in re.findall(r"^ +FEATURE_(\w+) = (\d+)", header, re.MULTILINE)}
-    hidden = {"XSAVE", "MONITOR"}  # not there yet, and hidden from guests
-    assert {feature.name: int(feature) for feature in features.Feature} == {
-        k: v for k, v in core.items() if k not in hidden
-    }
-
-
-def test_features_are_switched_off_by_name():
-    assert features.off_mask(["bmi1", "CMOV"]) == 1 << 6 | 1
-    with pytest.raises(ConfigurationError, match="no feature 'sse9'"):
-        features.off_mask(["sse9"])
 
 
 def test_the_host_reads_the_time_stamp_counter_of_a_processor_at_rest():

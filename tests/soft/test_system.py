@@ -353,7 +353,7 @@ def test_16_bit_lgdt_takes_24_bits_of_base():
 
 def test_table_that_is_not_canonical_is_refused():
     with LongGuest() as guest:
-        guest.write(0x5800, struct.pack("<HQ", 0xFF, 1 << 47))
+        guest.write(0x5800, struct.pack("<HQ", 0xFF, 1 << 56))
         end = guest.run("""
         0f01142500580000  lgdt [0x5800]
         """)

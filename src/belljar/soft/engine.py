@@ -14,27 +14,32 @@ from belljar.soft.processor._core import HostMemory
 from belljar.soft.processor.features import off_mask
 from belljar.x86.msr import Msr
 
+SPLITMIX_STEP = 0x9E3779B97F4A7C15
+SPLITMIX_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
 
 class SoftEngine:
     """Runs machines on a processor in software: on every host, in every mode, deterministically.
 
     All vCPUs of a machine run on one thread, in turn; machines may run on threads of their own. `without` names features
-    (`belljar.soft.processor.features.Feature`) that its processors shall not have. Raises ConfigurationError for others.
+    (`belljar.soft.processor.features.Feature`) that its processors shall not have; ConfigurationError for others. `seed`, any
+    number, decides what RDRAND and RDSEED give: other numbers on each vCPU, the same in every run.
     """
 
     name = "soft"
     threaded = False
     counts_instructions = True
 
-    def __init__(self, *, without: Iterable[str] = ()) -> None:
+    def __init__(self, *, without: Iterable[str] = (), seed: int = 0) -> None:
         self._features_off = off_mask(without)
+        self._seed = seed
         self._closed = False
 
     def create_vm(self) -> SoftVm:
         """A VM without memory and vCPUs. Raises ClosedError after `close`."""
         if self._closed:
             raise ClosedError("this engine is closed")
-        return SoftVm(self._features_off)
+        return SoftVm(self._features_off, self._seed)
 
     def close(self) -> None:
         """Nothing is held; VMs live on. Harmless when repeated."""
@@ -50,8 +55,9 @@ class SoftEngine:
 class SoftVm:
     """A virtual machine of the soft engine: a host-physical address space in which guest memory and EPT tables lie."""
 
-    def __init__(self, features_off: int = 0) -> None:
+    def __init__(self, features_off: int = 0, seed: int = 0) -> None:
         self._features_off = features_off
+        self._seed = seed
         self.memory = HostMemory()
         self.mmu = Mmu(self.memory)
         self.vcpus: list[SoftVcpu] = []
@@ -75,6 +81,8 @@ class SoftVm:
         vcpu = SoftVcpu(index, self.mmu, self._msr_bitmap_hpa)
         if self._features_off:
             vcpu.processor.switch_features(self._features_off)
+        vcpu.processor.seed_random(random_state(self._seed, index))
+        vcpu.siblings = self.vcpus
         if self._has_chips:
             vcpu.has_chips = True
             vcpu.want(Primary.CR8_LOAD, True)
@@ -160,6 +168,14 @@ class SoftVm:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def random_state(seed: int, index: int) -> int:
+    """Where vCPU `index` begins in its random numbers: SplitMix64 (Steele, Lea, Flood 2014) of the seed, a step a vCPU."""
+    x = (seed + (index + 1) * SPLITMIX_STEP) % (1 << 64)
+    for shift, factor in SPLITMIX_ROUNDS:
+        x = (x ^ x >> shift) * factor % (1 << 64)
+    return x ^ x >> 31
 
 
 def _no_chips() -> EngineError:

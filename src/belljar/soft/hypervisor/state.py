@@ -103,10 +103,17 @@ def get_special(processor: Processor) -> SpecialRegisters:
     )
 
 
-def check_special(special: SpecialRegisters) -> None:
+def check_special(processor: Processor, special: SpecialRegisters) -> None:
     """Refuse what cannot be a processor's state, as KVM_SET_SREGS does. Raises EngineError."""
     if special.cr4 & CR4_VMXE:
         raise EngineError("CR4.VMXE cannot be set: guests have no VMX", hint="leave bit 13 of CR4 clear")
+    cr4, efer = processor.allowed_controls
+    for name, value, allowed in (("CR4", special.cr4, cr4), ("EFER", special.efer, efer)):
+        if value & ~allowed:
+            raise EngineError(
+                f"{name} cannot be {value:#x}: this processor has no feature for the bits {value & ~allowed:#x}",
+                hint="CPUID tells which features there are",
+            )
     if special.efer & Efer.LME and special.cr0 & Cr0.PG:
         if not special.cr4 & Cr4.PAE or not special.efer & Efer.LMA:
             raise EngineError("EFER.LME with paging needs CR4.PAE and EFER.LMA (SDM 3A 10.8.5)")
@@ -116,7 +123,7 @@ def check_special(special: SpecialRegisters) -> None:
 
 def set_special(processor: Processor, special: SpecialRegisters) -> None:
     """Set all of them. What the processor finds wrong shows at VM entry (FAIL_ENTRY)."""
-    check_special(special)
+    check_special(processor, special)
     write = processor.vmwrite
     for number, name in enumerate(SEGMENTS):
         segment: Segment = getattr(special, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn, cast
 
 from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
@@ -19,6 +19,7 @@ from belljar.soft.hypervisor.handlers.table import HANDLERS
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import read_msr, write_msr
 from belljar.soft.hypervisor.reasons import Reason
+from belljar.soft.hypervisor.start import check_pages, start_special
 from belljar.soft.hypervisor.window import DeviceWindow
 from belljar.soft.processor._core import Processor, VmcsRegion, VmxError
 from belljar.soft.processor.fields import Field
@@ -101,6 +102,8 @@ class SoftVcpu:
         self.exits_on_msrs = False
         self.exits_on_hypercalls = False
         self.has_chips = False
+        self.siblings: Sequence[SoftVcpu] = (self,)
+        """The VM's vCPUs, this one among them: the cores of one package."""
         self.nmis = 0
         self._waiting: ExitReason | None = None
         self._observer: Callable[[Exit], None] | None = None
@@ -143,13 +146,15 @@ class SoftVcpu:
             state.set_pdptes(processor, self.mmu.read(special.cr3 & 0xFFFFFFE0, 32))
 
     def set_state(self, state: CpuState, mode: str) -> None:
-        """Start state for `mode`; this engine has every mode."""
-        self.set_special(state.special)
+        """Start state for `mode`; this engine has every mode, but for features that are switched off: ModeUnsupported then."""
+        special = start_special(self._open(), state.special, mode)
+        self.set_special(special)
         self.set_registers(state.registers)
         self.nmis = 0
         self.want(Primary.NMI_WINDOW, False)
         self.processor.vmwrite(Field.GUEST_INTERRUPTIBILITY, 0)
         self.processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, 0)
+        check_pages(self.processor, special, self.pc_gva(), mode)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that the processor does not have are left out."""

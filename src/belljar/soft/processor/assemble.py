@@ -18,6 +18,7 @@ from pathlib import Path
 ORDER = (
     "head",
     "host",
+    "features",
     "flags",
     "memory",
     "operands",
@@ -45,6 +46,7 @@ ORDER = (
     "ports",
     "syscalls",
     "system",
+    "mtrr",
     "msrs",
     "cpuid",
     "debug",

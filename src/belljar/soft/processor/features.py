@@ -11,8 +11,10 @@ from belljar.errors import ConfigurationError
 class Feature(IntEnum):
     """A feature of the soft processor; the number is its bit in the core (FEATURE_* in `declarations/features.pxi`).
 
-    Without one, its instructions raise #UD, its control bits are reserved and CPUID does not show it. CRC32 alone has no
-    CPUID bit of its own: it came with SSE4.2, which this processor does not have.
+    Without one, its instructions raise #UD, its control bits and MSRs #GP, its bits in paging structures are reserved, and
+    CPUID does not show it. Two have no CPUID bit of their own, and are there without it: CRC32, which came with SSE4.2, and
+    FENCE (LFENCE, MFENCE, SFENCE), which came with SSE and SSE2. Of those this processor has nothing else. RDMSR and WRMSR
+    are always there.
     """
 
     CMOV = 0
@@ -45,22 +47,68 @@ class Feature(IntEnum):
     PAGE1G = 27
     NX = 28
     LAHF64 = 29
+    VME = 32
+    DE = 33
+    PSE = 34
+    PSE36 = 35
+    TSC = 36
+    PAE = 37
+    PGE = 38
+    PAT = 39
+    MTRR = 40
+    LM = 43
+    PREFETCHW = 44
+    ARCH_CAPABILITIES = 45
+    FENCE = 47
 
     @property
     def label(self) -> str:
-        """The name as options write it."""
-        return self.name.lower()
+        """The name as options write it: that of /proc/cpuinfo, where it has one."""
+        return CPUINFO_NAMES.get(self, self.name.lower())
+
+
+CPUINFO_NAMES = {
+    Feature.LZCNT: "abm",
+    Feature.PAGE1G: "pdpe1gb",
+    Feature.LAHF64: "lahf_lm",
+    Feature.PREFETCHW: "3dnowprefetch",
+}
+
+NEEDED_BY = {
+    Feature.CX8: (Feature.CX16,),
+    Feature.PAE: (Feature.LM, Feature.NX),
+    Feature.LM: (
+        Feature.SYSCALL, Feature.LAHF64, Feature.CX16, Feature.FSGSBASE, Feature.PCID, Feature.PKU, Feature.LA57, Feature.PAGE1G,
+    ),
+    Feature.PSE: (Feature.PSE36,),
+    Feature.TSC: (Feature.RDTSCP,),
+}  # fmt: skip
+"""What goes with a feature because it builds on it."""
+
+
+def feature_named(name: str) -> Feature | None:
+    """A feature by the manual's name or that of /proc/cpuinfo, in any case."""
+    found = Feature.__members__.get(name.upper())
+    if found is None:
+        found = next((feature for feature, label in CPUINFO_NAMES.items() if label == name.lower()), None)
+    return found
 
 
 def off_mask(names: Iterable[str]) -> int:
-    """The bits of the features named (any case), for `Processor.switch_features`; ConfigurationError for an unknown one."""
+    """The bits of the features named, and of those that build on them, for `Processor.switch_features`.
+
+    Raises ConfigurationError for an unknown one.
+    """
     mask = 0
     for name in names:
-        feature = Feature.__members__.get(name.upper())
+        feature = feature_named(name)
         if feature is None:
             known = ", ".join(each.label for each in Feature)
             raise ConfigurationError(
                 f"the soft processor has no feature {name!r} to switch off", hint=f"features: {known}"
             )
         mask |= 1 << feature
+        for other in NEEDED_BY.get(feature, ()):
+            mask |= 1 << other
+            mask |= sum(1 << each for each in NEEDED_BY.get(other, ()))
     return mask

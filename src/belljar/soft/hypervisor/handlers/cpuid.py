@@ -1,4 +1,7 @@
-"""CPUID always exits (SDM 3C 26.1.2); the guest gets what the processor itself says, and of its local APIC if it has one."""
+"""CPUID always exits (SDM 3C 26.1.2): the guest gets what the processor itself says, and what a processor alone cannot know.
+
+That is its local APIC, if it has one, and its siblings: the vCPUs of a machine are the cores of one package, a thread each.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,59 @@ RAX, RCX, RDX, RBX = 0, 1, 2, 3
 LOW32 = 0xFFFFFFFF
 
 FEATURES = 1
-APIC_ID_SHIFT, X2APIC, APIC = 24, 1 << 21, 1 << 9
-"""Leaf 1: the initial APIC id in EBX, features in ECX and EDX (SDM 2A CPUID)."""
+APIC_ID_SHIFT, COUNT_SHIFT, X2APIC, APIC, HTT = 24, 16, 1 << 21, 1 << 9, 1 << 28
+"""Leaf 1: initial APIC id and how many ids the package has in EBX, features in ECX and EDX (SDM 2A CPUID)."""
+
+CACHES = 4
+CORES_SHIFT = 26
+"""Leaf 4, EAX of a cache: how many core ids the package has, less one."""
+
+POWER = 6
+ARAT = 1 << 2
+"""Leaf 6, EAX: the APIC's timer always runs."""
+
+TOPOLOGY = 0xB
+THREADS, CORES = 1, 2
+LEVEL_SHIFT = 8
+"""Leaf 0BH: the types of a level in ECX[15:8]."""
 
 
 def cpuid(vcpu: SoftVcpu) -> None:
     """Answer one leaf."""
     processor = vcpu.processor
     leaf = processor.get_gpr(RAX) & LOW32
-    eax, ebx, ecx, edx = processor.cpuid(leaf, processor.get_gpr(RCX) & LOW32)
-    if vcpu.has_chips and leaf == FEATURES:
-        ebx |= (vcpu.index & 0xFF) << APIC_ID_SHIFT
-        ecx |= X2APIC
-        edx |= APIC
+    subleaf = processor.get_gpr(RCX) & LOW32
+    eax, ebx, ecx, edx = processor.cpuid(leaf, subleaf)
+    if vcpu.has_chips:
+        if leaf == FEATURES:
+            ebx |= (vcpu.index & 0xFF) << APIC_ID_SHIFT
+            ecx |= X2APIC
+            edx |= APIC
+            if len(vcpu.siblings) > 1:
+                ebx |= min(1 << _id_bits(vcpu), 0xFF) << COUNT_SHIFT
+                edx |= HTT
+        elif leaf == CACHES and eax:
+            eax |= ((1 << min(_id_bits(vcpu), 6)) - 1) << CORES_SHIFT
+        elif leaf == POWER:
+            eax |= ARAT
+        elif leaf == TOPOLOGY:
+            eax, ebx, ecx, edx = _topology(vcpu, subleaf)
     processor.set_gpr(RAX, eax)
     processor.set_gpr(RBX, ebx)
     processor.set_gpr(RCX, ecx)
     processor.set_gpr(RDX, edx)
     processor.skip_instruction()
+
+
+def _id_bits(vcpu: SoftVcpu) -> int:
+    """How many bits of an APIC id tell the cores of the package apart."""
+    return max(sibling.index for sibling in vcpu.siblings).bit_length()
+
+
+def _topology(vcpu: SoftVcpu, subleaf: int) -> tuple[int, int, int, int]:
+    """Leaf 0BH: how far to shift an x2APIC id for the next level, how many processors are below it, level, x2APIC id."""
+    if subleaf == 0:
+        return 0, 1, THREADS << LEVEL_SHIFT, vcpu.index
+    if subleaf == 1:
+        return _id_bits(vcpu), len(vcpu.siblings), 1 | CORES << LEVEL_SHIFT, vcpu.index
+    return 0, 0, subleaf & 0xFF, vcpu.index

@@ -80,9 +80,24 @@ def write_cr3(cpu: cython.pointer(Cpu), value: u64) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def cr4_allowed(cpu: cython.pointer(Cpu)) -> u64:
-    """The bits of CR4 that this processor has."""
-    allowed: u64 = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE
-    allowed |= CR4_OSFXSR | CR4_OSXMMEXCPT | cpu.cr4
+    """The bits of CR4 that this processor has (SDM 3A 2.5); VMXE is the hypervisor's."""
+    allowed: u64 = CR4_PCE | (cpu.cr4 & CR4_VMXE)
+    if has_feature(cpu, FEATURE_VME):
+        allowed |= CR4_VME | CR4_PVI
+    if has_feature(cpu, FEATURE_TSC):
+        allowed |= CR4_TSD
+    if has_feature(cpu, FEATURE_DE):
+        allowed |= CR4_DE
+    if has_feature(cpu, FEATURE_PSE):
+        allowed |= CR4_PSE
+    if has_feature(cpu, FEATURE_PAE):
+        allowed |= CR4_PAE
+    if has_feature(cpu, FEATURE_MCE):
+        allowed |= CR4_MCE
+    if has_feature(cpu, FEATURE_PGE):
+        allowed |= CR4_PGE
+    if has_feature(cpu, FEATURE_SSE):
+        allowed |= CR4_OSFXSR | CR4_OSXMMEXCPT
     if has_feature(cpu, FEATURE_UMIP):
         allowed |= CR4_UMIP
     if has_feature(cpu, FEATURE_LA57):

@@ -6,27 +6,10 @@ import cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def has_feature(cpu: cython.pointer(Cpu), feature: cython.int) -> cython.bint:
-    """Whether the processor has a FEATURE_*."""
-    return (cpu.features[0] >> feature) & 1
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def feature_at(cpu: cython.pointer(Cpu), feature: cython.int, bit: cython.int) -> u32:
-    """A CPUID word with one bit set if the processor has a feature."""
-    return ((cpu.features[0] >> feature) & 1) << bit
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def cpuid_basic(cpu: cython.pointer(Cpu), answer: cython.pointer(u32)) -> cython.void:
     """Leaf 1: signature, CLFLUSH size, features."""
     answer[0] = 0x506E3
-    answer[1] = (1 << 16) | ((8 << 8) if has_feature(cpu, FEATURE_CLFLUSH) else 0)
+    answer[1] = (8 << 8) if has_feature(cpu, FEATURE_CLFLUSH) else 0
     answer[2] = (
         feature_at(cpu, FEATURE_MONITOR, 3)
         | feature_at(cpu, FEATURE_CX16, 13)
@@ -37,12 +20,22 @@ def cpuid_basic(cpu: cython.pointer(Cpu), answer: cython.pointer(u32)) -> cython
         | ((1 << 27) if cpu.cr4 & CR4_OSXSAVE else 0)
         | feature_at(cpu, FEATURE_RDRAND, 30)
     )
-    # VME DE PSE TSC MSR PAE, PGE, PAT PSE36 are always there.
     answer[3] = (
-        (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 6) | (1 << 13) | (1 << 16) | (1 << 17)
+        (1 << 5)  # MSRs
+        | feature_at(cpu, FEATURE_VME, 1)
+        | feature_at(cpu, FEATURE_DE, 2)
+        | feature_at(cpu, FEATURE_PSE, 3)
+        | feature_at(cpu, FEATURE_TSC, 4)
+        | feature_at(cpu, FEATURE_PAE, 6)
+        | feature_at(cpu, FEATURE_MCE, 7)
         | feature_at(cpu, FEATURE_CX8, 8)
         | feature_at(cpu, FEATURE_SEP, 11)
+        | feature_at(cpu, FEATURE_MTRR, 12)
+        | feature_at(cpu, FEATURE_PGE, 13)
+        | feature_at(cpu, FEATURE_MCA, 14)
         | feature_at(cpu, FEATURE_CMOV, 15)
+        | feature_at(cpu, FEATURE_PAT, 16)
+        | feature_at(cpu, FEATURE_PSE36, 17)
         | feature_at(cpu, FEATURE_CLFLUSH, 19)
     )
 
@@ -71,6 +64,7 @@ def cpuid_structured(cpu: cython.pointer(Cpu), answer: cython.pointer(u32)) -> c
         | feature_at(cpu, FEATURE_LA57, 16)
         | feature_at(cpu, FEATURE_RDPID, 22)
     )
+    answer[3] = feature_at(cpu, FEATURE_ARCH_CAPABILITIES, 29)
 
 
 @cython.cfunc
@@ -78,14 +72,34 @@ def cpuid_structured(cpu: cython.pointer(Cpu), answer: cython.pointer(u32)) -> c
 @cython.exceptval(check=False)
 def cpuid_extended(cpu: cython.pointer(Cpu), answer: cython.pointer(u32)) -> cython.void:
     """Leaf 0x80000001; SYSCALL is reported in 64-bit mode only, as Intel's processors do."""
-    answer[2] = feature_at(cpu, FEATURE_LAHF64, 0) | feature_at(cpu, FEATURE_LZCNT, 5)
+    answer[2] = (
+        feature_at(cpu, FEATURE_LAHF64, 0)
+        | feature_at(cpu, FEATURE_LZCNT, 5)
+        | feature_at(cpu, FEATURE_PREFETCHW, 8)
+    )
     answer[3] = (
         (feature_at(cpu, FEATURE_SYSCALL, 11) if in_long_code(cpu) else 0)
         | feature_at(cpu, FEATURE_NX, 20)
         | feature_at(cpu, FEATURE_PAGE1G, 26)
         | feature_at(cpu, FEATURE_RDTSCP, 27)
-        | (1 << 29)
+        | feature_at(cpu, FEATURE_LM, 29)
     )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def cpuid_cache(subleaf: u32, answer: cython.pointer(u32)) -> cython.void:
+    """Leaf 4: the inner caches of the model whose signature leaf 1 gives, for programs that size their buffers by them.
+
+    EAX: type, level, self-initializing; EBX: ways, lines of 64 bytes; ECX: sets; each number less one. Whatever they hold
+    is coherent at once, so that nothing else can be seen of them.
+    """
+    if subleaf > 2:
+        return
+    answer[0] = (subleaf + 1 if subleaf < 2 else 3) | ((1 if subleaf < 2 else 2) << 5) | (1 << 8)
+    answer[1] = ((CACHE_L1_WAYS if subleaf < 2 else CACHE_L2_WAYS) - 1) << 22 | (CACHE_LINE - 1)
+    answer[2] = (CACHE_L1_SETS if subleaf < 2 else CACHE_L2_SETS) - 1
 
 
 @cython.cfunc
@@ -115,7 +129,9 @@ def cpuid_leaf(cpu: cython.pointer(Cpu), leaf: u32, subleaf: u32, answer: cython
     elif kind == 1:
         cpuid_basic(cpu, answer)
     elif kind == 2:
-        answer[0] = 0xFF01  # no descriptors: see leaf 4, which says that there are no caches
+        answer[0] = 0xFF01  # no descriptors, but one that refers to leaf 4
+    elif kind == 4:
+        cpuid_cache(subleaf, answer)
     elif kind == 7 and subleaf == 0:
         cpuid_structured(cpu, answer)
     elif kind == 0xD and subleaf == 0 and has_feature(cpu, FEATURE_XSAVE):
@@ -129,10 +145,15 @@ def cpuid_leaf(cpu: cython.pointer(Cpu), leaf: u32, subleaf: u32, answer: cython
         cpuid_text(answer, b"belljar soft pro", 16)
     elif kind == CPUID_EXTENDED + 3:
         cpuid_text(answer, b"cessor", 6)
+    elif kind == CPUID_EXTENDED + 6:
+        # kilobytes of the second-level cache, 4 ways (coded 4), line size
+        answer[2] = (CACHE_LINE * CACHE_L2_WAYS * CACHE_L2_SETS >> 10) << 16 | 4 << 12 | CACHE_LINE
     elif kind == CPUID_EXTENDED + 7:
-        answer[3] = 1 << 8  # the TSC counts instructions, whatever the power state
+        answer[3] = feature_at(cpu, FEATURE_TSC, 8)  # it counts instructions, whatever the power state
     elif kind == CPUID_EXTENDED + 8:
         answer[0] = PHYSICAL_BITS | ((57 if has_feature(cpu, FEATURE_LA57) else 48) << 8)
+        if not has_feature(cpu, FEATURE_LM):
+            answer[0] = PHYSICAL_BITS | (32 << 8)
 
 
 @cython.cfunc
@@ -150,11 +171,3 @@ def op_cpuid(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int
     cpu.gpr[RCX] = answer[2]
     cpu.gpr[RDX] = answer[3]
     return NEXT
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def reset_features(cpu: cython.pointer(Cpu)) -> cython.void:
-    """Every feature there is: all but XSAVE, which x87 state will bring, and MONITOR, which hypervisors hide."""
-    cpu.features[0] = LOW32 & ~((cython.cast(u64, 1) << FEATURE_XSAVE) | (cython.cast(u64, 1) << FEATURE_MONITOR))

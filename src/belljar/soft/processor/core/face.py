@@ -456,12 +456,6 @@ class Processor:
         """Where that structure lies in this process."""
         return cython.cast(u64, self.cpu)
 
-    def cpuid(self, leaf: cython.uint, subleaf: cython.uint) -> tuple:
-        """What CPUID says: EAX, EBX, ECX, EDX."""
-        answer: u32[4]
-        cpuid_leaf(self.cpu, leaf, subleaf, answer)
-        return (answer[0], answer[1], answer[2], answer[3])
-
     def rdmsr(self, index: cython.uint) -> object:
         """An MSR's value, None if the processor does not have it."""
         value: u64 = 0
@@ -583,10 +577,23 @@ class Processor:
         self.cpu.idt_base = idt
         self.cpu.idt_limit = idt_limit
 
+    def has(self, feature: cython.int) -> bool:
+        """Whether the processor has the feature of this FEATURE_* number."""
+        return has_feature(self.cpu, feature)
+
+    @property
+    def allowed_controls(self) -> tuple:
+        """The bits that CR4 and IA32_EFER may have."""
+        return (cr4_allowed(self.cpu), efer_allowed(self.cpu))
+
+    def seed_random(self, seed: cython.ulonglong) -> None:
+        """Where the numbers of RDRAND and RDSEED begin; 0 counts as 1."""
+        self.cpu.random = seed if seed else 1
+
     def switch_features(self, off: cython.ulonglong) -> None:
         """All features but those whose FEATURE_* bits are set in `off`; code decoded before is forgotten."""
         reset_features(self.cpu)
-        self.cpu.features[0] &= ~cython.cast(u64, off)
+        self.cpu.features &= ~cython.cast(u64, off)
         reset_code(self.memory.host)
         flush_tlb(self.cpu)
 

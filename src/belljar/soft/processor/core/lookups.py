@@ -188,7 +188,7 @@ def complete_system_base(cpu: cython.pointer(Cpu), d: cython.pointer(Descriptor)
     if not long_mode_active(cpu):
         return NEXT
     status = need_descriptor_high(cpu, d, EXC_GP, 0)
-    if status == NEXT and not is_canonical(cpu, d.base):
+    if status == NEXT and not is_address(cpu, d.base):
         return selector_error(cpu, EXC_GP, d.selector, 0)
     return status
 

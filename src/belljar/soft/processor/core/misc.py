@@ -189,6 +189,8 @@ def change_flag_std(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.exceptval(check=False)
 def op_lahf(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """LAHF."""
+    if in_long_code(cpu) and not has_feature(cpu, FEATURE_LAHF64):
+        return raise_plain(cpu, EXC_UD)
     set_reg(cpu, 1, 1, arithmetic_flags(cpu) | FLAG_ONE)
     return NEXT
 
@@ -198,6 +200,8 @@ def op_lahf(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.exceptval(check=False)
 def op_sahf(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """SAHF: OF stays."""
+    if in_long_code(cpu) and not has_feature(cpu, FEATURE_LAHF64):
+        return raise_plain(cpu, EXC_UD)
     set_arithmetic_flags(cpu, (get_reg(cpu, 1, 1) & 0xD5) | (flag_of(cpu) << 11))
     return NEXT
 

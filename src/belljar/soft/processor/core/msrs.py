@@ -20,6 +20,30 @@ def is_pat_valid(value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def has_msr(cpu: cython.pointer(Cpu), index: u32) -> cython.bint:
+    """Whether the features are there that an MSR came with; True for those that came with none, or do not exist."""
+    if index == MSR_TSC:
+        return has_feature(cpu, FEATURE_TSC)
+    if index >= MSR_SYSENTER_CS and index <= MSR_SYSENTER_EIP:
+        return has_feature(cpu, FEATURE_SEP)
+    if index == MSR_PAT:
+        return has_feature(cpu, FEATURE_PAT)
+    if index == MSR_MTRRCAP or (index >= MSR_MTRR_VARIABLE and index <= MSR_MTRR_DEFAULT):
+        return has_feature(cpu, FEATURE_MTRR)
+    if index == MSR_ARCH_CAPABILITIES:
+        return has_feature(cpu, FEATURE_ARCH_CAPABILITIES)
+    if index == MSR_TSC_AUX:
+        return has_feature(cpu, FEATURE_RDTSCP) or has_feature(cpu, FEATURE_RDPID)
+    if index == MSR_EFER:
+        return has_feature(cpu, FEATURE_LM) or has_feature(cpu, FEATURE_NX)
+    if index >= MSR_STAR and index <= MSR_KERNEL_GS_BASE:
+        return has_feature(cpu, FEATURE_LM)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def read_msr_system(cpu: cython.pointer(Cpu), index: u32, value: cython.pointer(u64)) -> cython.bint:
     """The MSRs below 0xC0000000: False if there is no such MSR."""
     if index == MSR_TSC:
@@ -38,10 +62,14 @@ def read_msr_system(cpu: cython.pointer(Cpu), index: u32, value: cython.pointer(
         value[0] = cpu.debugctl
     elif index == MSR_PAT:
         value[0] = cpu.pat
-    elif index == MSR_BIOS_SIGN_ID or index == MSR_PLATFORM_ID:
+    elif index == MSR_PLATFORM_ID:
         value[0] = 0
+    elif index == MSR_BIOS_SIGN_ID:
+        value[0] = MICROCODE_REVISION
+    elif index == MSR_ARCH_CAPABILITIES:
+        value[0] = ARCH_CAPABILITIES
     else:
-        return False
+        return read_mtrr(cpu, index, value)
     return True
 
 
@@ -78,6 +106,8 @@ def read_msr_extended(cpu: cython.pointer(Cpu), index: u32, value: cython.pointe
 @cython.exceptval(check=False)
 def read_msr(cpu: cython.pointer(Cpu), index: u32, value: cython.pointer(u64)) -> cython.int:
     """RDMSR without privilege and intercepts: NEXT or #GP(0)."""
+    if not has_msr(cpu, index):
+        return raise_fault(cpu, EXC_GP, 0)
     if read_msr_system(cpu, index, value) or read_msr_extended(cpu, index, value):
         return NEXT
     return raise_fault(cpu, EXC_GP, 0)
@@ -86,15 +116,27 @@ def read_msr(cpu: cython.pointer(Cpu), index: u32, value: cython.pointer(u64)) -
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def write_efer(cpu: cython.pointer(Cpu), value: u64) -> cython.bint:
-    """IA32_EFER; LMA follows CR0.PG and cannot be written. False: the value is refused."""
-    allowed: u64 = EFER_SCE | EFER_LME | EFER_LMA
-    changed: u64
+def efer_allowed(cpu: cython.pointer(Cpu)) -> u64:
+    """The bits of IA32_EFER that this processor has (SDM 3A 2.2.1)."""
+    allowed: u64 = 0
+    if has_feature(cpu, FEATURE_SYSCALL):
+        allowed |= EFER_SCE
+    if has_feature(cpu, FEATURE_LM):
+        allowed |= EFER_LME | EFER_LMA
     if has_feature(cpu, FEATURE_NX):
         allowed |= EFER_NXE
+    return allowed
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_efer(cpu: cython.pointer(Cpu), value: u64) -> cython.bint:
+    """IA32_EFER; LMA follows CR0.PG and cannot be written. False: the value is refused."""
+    changed: u64
     value = (value & ~cython.cast(u64, EFER_LMA)) | (cpu.efer & EFER_LMA)
     changed = value ^ cpu.efer
-    if value & ~allowed or (changed & EFER_LME and cpu.cr0 & CR0_PG):
+    if value & ~efer_allowed(cpu) or (changed & EFER_LME and cpu.cr0 & CR0_PG):
         return False
     cpu.efer = value
     if changed & (EFER_NXE | EFER_LME):
@@ -119,7 +161,7 @@ def write_apic_base(cpu: cython.pointer(Cpu), value: u64) -> cython.bint:
 @cython.exceptval(check=False)
 def write_msr_system(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython.bint:
     """The MSRs below 0xC0000000: False if there is no such MSR, or not with such a value."""
-    address_bad: cython.bint = not is_canonical(cpu, value)
+    address_bad: cython.bint = not is_address(cpu, value)
     if index == MSR_TSC:
         cpu.tsc_base = value - instructions_retired(cpu)
     elif index == MSR_APIC_BASE:
@@ -137,9 +179,9 @@ def write_msr_system(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython
     elif index == MSR_PAT and is_pat_valid(value):
         cpu.pat = value
     elif index == MSR_BIOS_SIGN_ID:
-        return True
+        return True  # asks for the revision, which reading then tells anyway
     else:
-        return False
+        return write_mtrr(cpu, index, value)
     return True
 
 
@@ -148,7 +190,7 @@ def write_msr_system(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython
 @cython.exceptval(check=False)
 def write_msr_extended(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython.bint:
     """The MSRs from 0xC0000080 on: False if there is no such MSR, or not with such a value."""
-    address_bad: cython.bint = not is_canonical(cpu, value)
+    address_bad: cython.bint = not is_address(cpu, value)
     if index == MSR_EFER:
         return write_efer(cpu, value)
     if index == MSR_STAR:
@@ -177,6 +219,8 @@ def write_msr_extended(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cyth
 @cython.exceptval(check=False)
 def write_msr(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython.int:
     """WRMSR without privilege and intercepts: NEXT or #GP(0) with nothing changed."""
+    if not has_msr(cpu, index):
+        return raise_fault(cpu, EXC_GP, 0)
     if write_msr_system(cpu, index, value) or write_msr_extended(cpu, index, value):
         return NEXT
     return raise_fault(cpu, EXC_GP, 0)
@@ -227,4 +271,5 @@ def reset_msrs(cpu: cython.pointer(Cpu)) -> cython.void:
     cpu.sysenter_cs = cpu.sysenter_esp = cpu.sysenter_eip = 0
     cpu.tsc_base = cpu.tsc_aux = cpu.debugctl = 0
     cpu.misc_enable = 1
+    reset_mtrrs(cpu)
     cpu.random = RANDOM_SEED

@@ -41,6 +41,7 @@ def fill_misc() -> cython.void:
     put_operation(MAP_0F, 0xB9, OP_ENDS | OP_MODRM, IMM_NONE, op_ud)
     put_operation(MAP_0F, 0xFF, OP_ENDS | OP_MODRM, IMM_NONE, op_ud)
     put(MAP_0F, 0x0D, OP_MODRM, IMM_NONE, same(nop), same(nop))
+    needs(MAP_0F, 0x0D, FEATURE_PREFETCHW)
     for i in range(0x18, 0x20):
         put(MAP_0F, i, OP_MODRM, IMM_NONE, same(nop), same(nop))
 
@@ -199,6 +200,7 @@ def fill_fences() -> cython.void:
     put_prefix(MAP_0F, 0, 0xAE, OP_MODRM | OP_GROUP, IMM_NONE, cython.NULL, cython.NULL).group = group
     for i in range(5, 8):
         member(group, i, 0, IMM_NONE, same(nop), cython.NULL)
+        featured(cython.address(group[8 + i]), FEATURE_FENCE)
     member_operation(group, 7, OP_NO_REG, IMM_NONE, op_clflush)
     group[7].flags |= OP_FEATURE
     group[7].feature = FEATURE_CLFLUSH

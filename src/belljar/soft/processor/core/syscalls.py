@@ -131,7 +131,7 @@ def op_fsgsbase(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.
         set_reg(cpu, insn.rm, size, cpu.base[segment])
         return NEXT
     value = get_reg(cpu, insn.rm, size)
-    if not is_canonical(cpu, value):
+    if not is_address(cpu, value):
         return raise_fault(cpu, EXC_GP, 0)
     cpu.base[segment] = value
     return end_block(cpu)

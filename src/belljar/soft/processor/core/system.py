@@ -23,7 +23,7 @@ def load_table(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn), which: cyth
     base[0] = load(place + 2, 8 if wide else 4)
     if operand_size(insn) == 2 and not wide:
         base[0] &= 0xFFFFFF
-    if wide and not is_canonical(cpu, base[0]):
+    if wide and not is_address(cpu, base[0]):
         return raise_fault(cpu, EXC_GP, 0)
     return NEXT
 
@@ -143,7 +143,7 @@ def op_invpcid(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.i
         return cpu.memory_status
     pcid = load(place, 8)
     gva = load(place + 8, 8)
-    if pcid >> 12 or (kind < 2 and pcid and not cpu.cr4 & CR4_PCIDE) or (kind == 0 and not is_canonical(cpu, gva)):
+    if pcid >> 12 or (kind < 2 and pcid and not cpu.cr4 & CR4_PCIDE) or (kind == 0 and not is_address(cpu, gva)):
         return raise_fault(cpu, EXC_GP, 0)
     invalidate_pcid(cpu, kind, pcid, gva)
     return end_block(cpu)
@@ -244,7 +244,10 @@ def set_edx_eax(cpu: cython.pointer(Cpu), value: u64) -> cython.void:
 @cython.exceptval(check=False)
 def op_rdtsc(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """RDTSC."""
-    status: cython.int = tsc_fault(cpu, EXIT_REASON_RDTSC)
+    status: cython.int
+    if not has_feature(cpu, FEATURE_TSC):
+        return raise_plain(cpu, EXC_UD)
+    status = tsc_fault(cpu, EXIT_REASON_RDTSC)
     if status == NEXT:
         set_edx_eax(cpu, vmx_tsc(cpu, read_tsc(cpu)))
     return status

@@ -87,7 +87,7 @@ def load_guest(cpu: cython.pointer(Cpu)) -> cython.int:
     vmcs: cython.pointer(Vmcs) = cpu.vmcs
     n: cython.int
     pae: cython.bint
-    if not check_guest_state(vmcs):
+    if not check_guest_state(cpu, vmcs):
         return fail_entry(cpu, 0)
     if vmcs_get(vmcs, FIELD_VMCS_LINK_POINTER) != ALL_ONES:
         return fail_entry(cpu, 4)

@@ -6,13 +6,13 @@ import cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def check_guest_state(vmcs: cython.pointer(Vmcs)) -> cython.bint:
+def check_guest_state(cpu: cython.pointer(Cpu), vmcs: cython.pointer(Vmcs)) -> cython.bint:
     """All of 27.3.1 but the VMCS link pointer and the PDPTEs, which have exit qualifications of their own."""
     return (
-        check_guest_controls(vmcs)
-        and check_guest_segments(vmcs)
-        and check_guest_tables(vmcs)
-        and check_guest_flags(vmcs)
+        check_guest_controls(cpu, vmcs)
+        and check_guest_segments(cpu, vmcs)
+        and check_guest_tables(cpu, vmcs)
+        and check_guest_flags(cpu, vmcs)
         and check_guest_activity(vmcs)
     )
 
@@ -31,7 +31,7 @@ def is_unrestricted(vmcs: cython.pointer(Vmcs)) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def check_guest_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
+def check_guest_controls(cpu: cython.pointer(Cpu), vmcs: cython.pointer(Vmcs)) -> cython.bint:
     """Control registers, debug registers and MSRs (SDM 3C 27.3.1.1)."""
     entry: u64 = vmcs_get(vmcs, FIELD_ENTRY_CONTROLS)
     cr0: u64 = vmcs_get(vmcs, FIELD_GUEST_CR0)
@@ -42,7 +42,7 @@ def check_guest_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
         return False
     if cr0 & CR0_PG and not cr0 & CR0_PE:
         return False
-    if not within(cr4, CR4_VMXE, CR4_MAY) or vmcs_get(vmcs, FIELD_GUEST_CR3) >> PHYSICAL_BITS:
+    if not within(cr4, CR4_VMXE, cr4_allowed(cpu) | CR4_VMXE) or vmcs_get(vmcs, FIELD_GUEST_CR3) >> PHYSICAL_BITS:
         return False
     if wide and not (cr0 & CR0_PG and cr4 & CR4_PAE):
         return False
@@ -52,14 +52,14 @@ def check_guest_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
         vmcs_get(vmcs, FIELD_GUEST_DEBUGCTL) & ~cython.cast(u64, 0xDFC3) or vmcs_get(vmcs, FIELD_GUEST_DR7) >> 32
     ):
         return False
-    if not canonical_for(vmcs_get(vmcs, FIELD_GUEST_SYSENTER_ESP), 57 if cr4 & CR4_LA57 else 48):
+    if not is_address(cpu, vmcs_get(vmcs, FIELD_GUEST_SYSENTER_ESP)):
         return False
-    if not canonical_for(vmcs_get(vmcs, FIELD_GUEST_SYSENTER_EIP), 57 if cr4 & CR4_LA57 else 48):
+    if not is_address(cpu, vmcs_get(vmcs, FIELD_GUEST_SYSENTER_EIP)):
         return False
     if entry & ENTRY_LOAD_PAT and not valid_pat(vmcs_get(vmcs, FIELD_GUEST_PAT)):
         return False
     if entry & ENTRY_LOAD_EFER:
-        if efer & ~cython.cast(u64, EFER_MAY) or ((efer & EFER_LMA) != 0) != wide:
+        if efer & ~efer_allowed(cpu) or ((efer & EFER_LMA) != 0) != wide:
             return False
         if cr0 & CR0_PG and ((efer & EFER_LMA) != 0) != ((efer & EFER_LME) != 0):
             return False
@@ -69,14 +69,13 @@ def check_guest_controls(vmcs: cython.pointer(Vmcs)) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def check_guest_segments(vmcs: cython.pointer(Vmcs)) -> cython.bint:
+def check_guest_segments(cpu: cython.pointer(Cpu), vmcs: cython.pointer(Vmcs)) -> cython.bint:
     """Segment registers (SDM 3C 27.3.1.2)."""
     n: cython.int
     tr_rights: u64 = vmcs_get(vmcs, FIELD_GUEST_TR_RIGHTS)
     ldtr_rights: u64 = vmcs_get(vmcs, FIELD_GUEST_LDTR_RIGHTS)
     wide: cython.bint = (vmcs_get(vmcs, FIELD_ENTRY_CONTROLS) & ENTRY_GUEST_64) != 0
     virtual_8086: cython.bint = (vmcs_get(vmcs, FIELD_GUEST_RFLAGS) & FLAG_VM) != 0
-    bits: cython.int = 57 if vmcs_get(vmcs, FIELD_GUEST_CR4) & CR4_LA57 else 48
     for n in range(6):
         if virtual_8086:
             if not check_virtual_8086_segment(vmcs, n):
@@ -86,7 +85,7 @@ def check_guest_segments(vmcs: cython.pointer(Vmcs)) -> cython.bint:
     for n in range(FS, TR + 1):
         if n == LDTR and ldtr_rights & AR_UNUSABLE:
             continue
-        if not canonical_for(vmcs_get(vmcs, FIELD_GUEST_ES_BASE + 2 * n), bits):
+        if not is_address(cpu, vmcs_get(vmcs, FIELD_GUEST_ES_BASE + 2 * n)):
             return False
     if (
         not virtual_8086
@@ -188,12 +187,11 @@ def check_code_segment(vmcs: cython.pointer(Vmcs), rights: u64, wide: cython.bin
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def check_guest_tables(vmcs: cython.pointer(Vmcs)) -> cython.bint:
+def check_guest_tables(cpu: cython.pointer(Cpu), vmcs: cython.pointer(Vmcs)) -> cython.bint:
     """GDTR and IDTR (SDM 3C 27.3.1.3)."""
-    bits: cython.int = 57 if vmcs_get(vmcs, FIELD_GUEST_CR4) & CR4_LA57 else 48
     return (
-        canonical_for(vmcs_get(vmcs, FIELD_GUEST_GDTR_BASE), bits)
-        and canonical_for(vmcs_get(vmcs, FIELD_GUEST_IDTR_BASE), bits)
+        is_address(cpu, vmcs_get(vmcs, FIELD_GUEST_GDTR_BASE))
+        and is_address(cpu, vmcs_get(vmcs, FIELD_GUEST_IDTR_BASE))
         and vmcs_get(vmcs, FIELD_GUEST_GDTR_LIMIT) <= 0xFFFF
         and vmcs_get(vmcs, FIELD_GUEST_IDTR_LIMIT) <= 0xFFFF
     )
@@ -202,14 +200,14 @@ def check_guest_tables(vmcs: cython.pointer(Vmcs)) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def check_guest_flags(vmcs: cython.pointer(Vmcs)) -> cython.bint:
+def check_guest_flags(cpu: cython.pointer(Cpu), vmcs: cython.pointer(Vmcs)) -> cython.bint:
     """RIP and RFLAGS (SDM 3C 27.3.1.4)."""
     rip: u64 = vmcs_get(vmcs, FIELD_GUEST_RIP)
     flags: u64 = vmcs_get(vmcs, FIELD_GUEST_RFLAGS)
     info: u64 = vmcs_get(vmcs, FIELD_ENTRY_INTERRUPTION_INFO)
     wide: cython.bint = (vmcs_get(vmcs, FIELD_ENTRY_CONTROLS) & ENTRY_GUEST_64) != 0
     if wide and vmcs_get(vmcs, FIELD_GUEST_CS_RIGHTS) & AR_L:
-        if not canonical_for(rip, 57 if vmcs_get(vmcs, FIELD_GUEST_CR4) & CR4_LA57 else 48):
+        if not canonical_for(rip, 58 if has_feature(cpu, FEATURE_LA57) else 49):  # it need not be canonical itself
             return False
     elif rip >> 32:
         return False

@@ -124,6 +124,16 @@ def check_rights(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def pat_reserved(cpu: cython.pointer(Cpu), large: cython.bint) -> u64:
+    """The PAT bit of an entry that maps a page: reserved where there is no PAT (SDM 3A 4.3 to 4.5)."""
+    if has_feature(cpu, FEATURE_PAT):
+        return 0
+    return 0x1000 if large else 0x80
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def entry_reserved(cpu: cython.pointer(Cpu), entry: u64, shift: cython.int, leaf: cython.bint) -> u64:
     """The reserved bits that are set in an 8-byte entry which maps, or leads to tables below, 1 << shift bytes."""
     reserved: u64 = PHYSICAL_RESERVED
@@ -132,6 +142,7 @@ def entry_reserved(cpu: cython.pointer(Cpu), entry: u64, shift: cython.int, leaf
     if not cpu.efer & EFER_NXE:
         reserved |= BIT63
     if leaf:
+        reserved |= pat_reserved(cpu, shift > PAGE_SHIFT)
         if shift > PAGE_SHIFT:
             reserved |= ((cython.cast(u64, 1) << shift) - 1) & ~cython.cast(u64, 0x1FFF)
     elif shift >= 30:
@@ -272,7 +283,7 @@ def walk_narrow(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cytho
         return status
     entry = allowed = entries[0].value
     if entry & 0x80 and cpu.cr4 & CR4_PSE:
-        if entry & 0x200000:
+        if entry & ((0x200000 if has_feature(cpu, FEATURE_PSE36) else 0x3FE000) | pat_reserved(cpu, True)):
             return raise_page_fault(cpu, gva, fault_code(cpu, access) | 9)
         cpu.walk_shift = 22
         # PSE-36: bits 20:13 are address bits 39:32 (SDM 3A table 4-4).
@@ -286,6 +297,8 @@ def walk_narrow(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cytho
         used = 2
         entry = entries[1].value
         allowed &= entry
+        if entry & pat_reserved(cpu, False):
+            return raise_page_fault(cpu, gva, fault_code(cpu, access) | 9)
         cpu.walk_gpa = (entry & PAGE_MASK) | (gva & PAGE_OFFSET)
     if check_rights(cpu, gva, access, allowed, False, 16) != NEXT:
         return FAULT

@@ -79,7 +79,7 @@ ctypedef struct Cpu:
     u32 activity           # ACTIVE...
     u32 interruptibility   # SHADOW_* | BLOCKED_*
     u32 stepped            # run loop: this instruction runs alone
-    u64 features[8]        # what exists: FEATURE_* bits (core/cpuid.py); consulted when decoding
+    u64 features           # what exists: FEATURE_* bits (core/features.py); consulted when decoding
     # --- MSRs
     u64 star
     u64 lstar
@@ -93,6 +93,9 @@ ctypedef struct Cpu:
     u64 tsc_multiplier     # 16.48 fixed point; 0: no scaling
     u64 tsc_aux
     u64 pat
+    u64 mtrr_default       # IA32_MTRR_DEF_TYPE
+    u64 mtrr_fixed[11]     # in the order of their numbers
+    u64 mtrr_variable[16]  # base and mask of each, as numbered from 200H
     u64 apic_base
     u64 misc_enable
     u64 debugctl

@@ -1,6 +1,6 @@
 # Features that can be switched off; features.py has the same by name.
 
-cdef enum:  # features that can be switched off, by bit of cpu.features[0]; without one its instructions raise #UD
+cdef enum:  # features that can be switched off, by bit of cpu.features; without one its instructions raise #UD and its control bits #GP
     FEATURE_CMOV = 0
     FEATURE_CX8 = 1
     FEATURE_CX16 = 2
@@ -10,7 +10,7 @@ cdef enum:  # features that can be switched off, by bit of cpu.features[0]; with
     FEATURE_BMI1 = 6
     FEATURE_BMI2 = 7
     FEATURE_ADX = 8
-    FEATURE_CRC32 = 9       # SSE4.2's one integer instruction
+    FEATURE_CRC32 = 9       # SSE4.2's one integer instruction; SSE4.2 itself is not there
     FEATURE_RDRAND = 10
     FEATURE_RDSEED = 11
     FEATURE_RDTSCP = 12
@@ -33,3 +33,20 @@ cdef enum:  # features that can be switched off, by bit of cpu.features[0]; with
     FEATURE_LAHF64 = 29
     FEATURE_XSAVE = 30
     FEATURE_MONITOR = 31
+    FEATURE_VME = 32
+    FEATURE_DE = 33
+    FEATURE_PSE = 34
+    FEATURE_PSE36 = 35
+    FEATURE_TSC = 36
+    FEATURE_PAE = 37
+    FEATURE_PGE = 38
+    FEATURE_PAT = 39
+    FEATURE_MTRR = 40
+    FEATURE_MCE = 41
+    FEATURE_MCA = 42
+    FEATURE_LM = 43
+    FEATURE_PREFETCHW = 44
+    FEATURE_ARCH_CAPABILITIES = 45
+    FEATURE_SSE = 46        # governs CR4.OSFXSR and CR4.OSXMMEXCPT
+    FEATURE_FENCE = 47      # LFENCE, MFENCE, SFENCE: of SSE and SSE2, too
+    FEATURES = 48           # how many

@@ -12,4 +12,31 @@ cdef enum:  # MSRs (SDM 4 table 2-2); those above bit 30 are constants at the to
     MSR_DEBUGCTL = 0x1D9
     MSR_PAT = 0x277
     MISC_ENABLE_FIXED = 0x1800  # no branch trace storage, no PEBS
+    MSR_MTRRCAP = 0xFE
+    MSR_ARCH_CAPABILITIES = 0x10A
+    MSR_MTRR_VARIABLE = 0x200   # base and mask in turn
+    MSR_MTRR_FIX64K = 0x250
+    MSR_MTRR_FIX16K = 0x258
+    MSR_MTRR_FIX4K = 0x268
+    MSR_MTRR_DEFAULT = 0x2FF
+
+cdef enum:  # MTRRs (SDM 3A 12.11)
+    MTRRS = 8                   # pairs of base and mask
+    MTRR_FIXED = 11
+    MTRRCAP = 0x508             # 8 pairs, fixed ranges, write-combining; no SMRR
+    MTRR_VALID = 0x800          # of a mask
+    MTRR_DEFAULT_BITS = 0xCFF   # type, fixed enable, enable
+
+cdef enum:  # CPUID
     CPUID_LAST_BASIC = 0xD
+    CACHE_LINE = 64
+    CACHE_L1_WAYS = 8
+    CACHE_L1_SETS = 64
+    CACHE_L2_WAYS = 4
+    CACHE_L2_SETS = 1024
+
+cdef extern from *:
+    # Neither branches nor loads are ever speculated: RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO,
+    # SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO (SDM 4 table 2-2).
+    const u64 ARCH_CAPABILITIES "0xD10E179ULL"
+    const u64 MICROCODE_REVISION "0x100000000ULL"
