@@ -265,6 +265,14 @@ class Vcpu(Protocol):
     counts instructions, a nanosecond for each of them. Set, it goes on from there; only between runs. On other engines
     nothing can be set: FeatureUnsupported."""
 
+    def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
+        """An exception with the next entry, before the instruction at RIP; not during a run.
+
+        `error_code` exactly where the exception has one; real mode drops it. `payload` is what comes with it and changes
+        when it is delivered, not before: the address in CR2 for #PF, bits set in DR6 for #DB (KVM_CAP_EXCEPTION_PAYLOAD).
+        Raises ConfigurationError for what is no exception, EngineError while another one waits for its delivery.
+        """
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""
 

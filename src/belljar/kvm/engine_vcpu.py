@@ -375,6 +375,13 @@ class KvmVcpu:
     def clock_ns(self, value: int) -> None:
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
 
+    def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
+        """KVM_SET_VCPU_EVENTS (`belljar.engine.Vcpu.inject_exception`)."""
+        from belljar.kvm.injection import inject_exception  # few guests are given any
+
+        self._finish()
+        inject_exception(self.raw, vector, error_code, payload)
+
     def instructions_retired(self) -> int:
         """Raises FeatureUnsupported: KVM does not count."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from belljar.engine import EngineTranslation, RunPage, Vcpu
 from belljar.errors import ConfigurationError
 from belljar.x86.registers import PARTS, REGISTERS
@@ -29,6 +31,13 @@ class _Register:
         cpu.set(**{self._name: value})
 
 
+class Keeper(Protocol):
+    """Who knows what a vCPU does, where its interrupt chips are the machine's own."""
+
+    def leave_halt(self) -> None:
+        """Go on behind the HLT."""
+
+
 class Cpu:
     """One vCPU of a machine. Its registers may be read and written whenever the machine is not running.
 
@@ -48,6 +57,8 @@ class Cpu:
         """Whether it has halted and nothing wakes it any more."""
         self.asleep = False
         """The same by the look of it, where vCPUs sleep inside the engine (`Vcpu.sleeps`) and may wake each other."""
+        self.keeper: Keeper | None = None
+        """Set by the chips, where they are the machine's own."""
 
     @property
     def registers(self) -> Registers:
@@ -100,6 +111,17 @@ class Cpu:
     def translate(self, gva: int) -> EngineTranslation:
         """The engine's own answer where `gva` lies in guest-physical memory."""
         return self.vcpu.translate(gva)
+
+    def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
+        """An exception before the next instruction (`belljar.engine.Vcpu.inject_exception`); it ends a halt."""
+        self.vcpu.inject_exception(vector, error_code, payload)
+        self._leave_halt()
+
+    def _leave_halt(self) -> None:
+        self.halted = self.asleep = False
+        self.vcpu.leave_halt()
+        if self.keeper is not None:
+            self.keeper.leave_halt()
 
     def as_dict(self) -> dict[str, int]:
         """The registers by name, for reports."""

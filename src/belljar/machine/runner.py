@@ -136,6 +136,9 @@ class Runner:
             for cpu in self._cpus:
                 cpu.halted = cpu.asleep = False  # running on after the end of everything continues behind the HLT
                 cpu.vcpu.leave_halt()
+        elif self._own is not None or self._cpus[0].vcpu.sleeps:
+            for cpu in self._cpus:
+                cpu.halted = False  # the chips know who sleeps
         return now
 
     def _conclude(self, started_ns: int) -> RunResult:

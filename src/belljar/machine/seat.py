@@ -64,6 +64,7 @@ class Seat:
 
     def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock) -> None:
         self.cpu = cpu
+        cpu.keeper = self
         self.lapic = lapic
         self.bus = GuardedWindow(cpu, lapic, bus, lock)
         self.activity = Activity.WAIT_FOR_SIPI if cpu.index else Activity.ACTIVE

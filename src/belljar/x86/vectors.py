@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
+from belljar.errors import ConfigurationError
 from belljar.records import dataclass
 
 
@@ -171,3 +172,37 @@ def triple_fault_follows(first: int, second: int) -> bool:
 def _class_of(vector: int) -> Contributes:
     info = EXCEPTIONS.get(vector)
     return info.contributes if info else Contributes.BENIGN
+
+
+EXCEPTION_VECTORS = 32
+"""Vectors from here on are interrupts (SDM 3A 6.2)."""
+
+MAX_ERROR_CODE = 0xFFFF
+"""VM entry takes no more (SDM 3C 27.2.1.3)."""
+
+DB_PAYLOAD = 0xE00F
+"""What #DB may set in DR6: B0 to B3, BD, BS, BT (SDM 3B 18.2.3)."""
+
+
+def check_exception(vector: int, error_code: int | None, payload: int | None) -> None:
+    """Raise ConfigurationError for what no processor would deliver as an exception."""
+    if not 0 <= vector < EXCEPTION_VECTORS or vector == Vector.NMI:
+        raise ConfigurationError(
+            f"{vector_name(vector)} is not an exception", hint="vectors 0 to 31 but 2, which is NMI"
+        )
+    name = vector_name(vector)
+    info = EXCEPTIONS.get(vector)
+    if error_code is None and info is not None and info.error_code:
+        raise ConfigurationError(f"{name} has an error code")
+    if error_code is not None and (info is None or not info.error_code):
+        raise ConfigurationError(f"{name} has no error code")
+    if error_code is not None and not 0 <= error_code <= MAX_ERROR_CODE:
+        raise ConfigurationError(f"the error code {error_code:#x} does not fit 16 bits")
+    if payload is None:
+        return
+    if vector == Vector.DB and not payload & ~DB_PAYLOAD:
+        return
+    if vector != Vector.PF or not 0 <= payload < 1 << 64:
+        raise ConfigurationError(
+            f"{name} comes with no payload {payload:#x}", hint="#PF: the address; #DB: bits of DR6 within 0xe00f"
+        )

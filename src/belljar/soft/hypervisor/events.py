@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
+from belljar.errors import EngineError
+from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
+from belljar.x86.vectors import check_exception, vector_name
+
+if TYPE_CHECKING:
+    from belljar.soft.hypervisor.vcpu import SoftVcpu
 
 VALID = 1 << 31
 HAS_ERROR = 1 << 11
 KIND_SHIFT = 8
 KIND_MASK = 0x700
+VECTOR_MASK = 0xFF
 BLOCKED_NMI = 1 << 3
 """Interruptibility (SDM 3C table 25-3)."""
 
@@ -65,3 +73,48 @@ def most_nmis(processor: Processor) -> int:
         return 1
     waiting = processor.vmread(Field.ENTRY_INTERRUPTION_INFO)
     return 1 if waiting & VALID and waiting & KIND_MASK == Kind.NMI << KIND_SHIFT else 2
+
+
+def put_off(vcpu: SoftVcpu) -> int | None:
+    """Make room for an exception: what the next entry was to deliver waits, or comes by itself.
+
+    Interrupts and NMIs wait until the guest takes them again; INT n and its like are executed again. An exception cannot
+    wait: its vector is returned, and it stays.
+    """
+    info = vcpu.processor.vmread(Field.ENTRY_INTERRUPTION_INFO)
+    if not info & VALID:
+        return None
+    kind = (info & KIND_MASK) >> KIND_SHIFT
+    if kind == Kind.HARDWARE_EXCEPTION:
+        return info & VECTOR_MASK
+    if kind == Kind.EXTERNAL_INTERRUPT:
+        vcpu.put_off = info & VECTOR_MASK
+        vcpu.want(Primary.INTERRUPT_WINDOW, True)
+    elif kind == Kind.NMI:
+        vcpu.nmis += 1
+        vcpu.want(Primary.NMI_WINDOW, True)
+    vcpu.processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, 0)
+    return None
+
+
+def inject_exception(vcpu: SoftVcpu, vector: int, error: int | None, payload: int | None) -> None:
+    """An exception of the host's at the next VM entry (`belljar.engine.Vcpu.inject_exception`)."""
+    check_exception(vector, error, payload)
+    waiting = put_off(vcpu)
+    if waiting is not None:
+        raise EngineError(
+            f"vCPU {vcpu.index} is about to take {vector_name(waiting)} already", hint="run it one instruction further"
+        )
+    inject(vcpu.processor, vector, error)
+    vcpu.processor.set_payload(payload)
+
+
+def forget(vcpu: SoftVcpu) -> None:
+    """The vCPU is reset: nothing is delivered that waited for it."""
+    vcpu.nmis = 0
+    vcpu.put_off = None
+    vcpu.want(Primary.NMI_WINDOW, False)
+    vcpu.processor.vmwrite(Field.GUEST_INTERRUPTIBILITY, 0)
+    vcpu.processor.vmwrite(Field.GUEST_PENDING_DEBUG, 0)
+    vcpu.processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, 0)
+    vcpu.processor.set_payload(None)

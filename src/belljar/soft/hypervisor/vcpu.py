@@ -12,7 +12,7 @@ from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError
 from belljar.soft.hypervisor import controls, state
 from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.hypervisor.events import VALID, most_nmis
+from belljar.soft.hypervisor.events import VALID, forget, inject_exception, most_nmis
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
@@ -105,6 +105,7 @@ class SoftVcpu:
         self.siblings: Sequence[SoftVcpu] = (self,)
         """The VM's vCPUs, this one among them: the cores of one package."""
         self.nmis = 0
+        self.put_off: int | None = None
         self._waiting: ExitReason | None = None
         self._observer: Callable[[Exit], None] | None = None
         self._single_exit = False
@@ -150,10 +151,7 @@ class SoftVcpu:
         special = start_special(self._open(), state.special, mode)
         self.set_special(special)
         self.set_registers(state.registers)
-        self.nmis = 0
-        self.want(Primary.NMI_WINDOW, False)
-        self.processor.vmwrite(Field.GUEST_INTERRUPTIBILITY, 0)
-        self.processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, 0)
+        forget(self)
         check_pages(self.processor, special, self.pc_gva(), mode)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
@@ -426,7 +424,7 @@ class SoftVcpu:
     def inject_interrupt(self, vector: int) -> bool:
         """An external interrupt with the next VM entry; False if that delivers something already (SDM 3C 25.8.3)."""
         processor = self._open()
-        if processor.vmread(ENTRY_INTERRUPTION_INFO) & VALID:
+        if processor.vmread(ENTRY_INTERRUPTION_INFO) & VALID or self.put_off is not None:
             return False
         processor.inject_interrupt(vector)
         return True
@@ -437,7 +435,7 @@ class SoftVcpu:
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Interrupt-window exiting (SDM 3C table 25-6)."""
-        self.want(INTERRUPT_WINDOW, wanted)
+        self.want(INTERRUPT_WINDOW, wanted or self.put_off is not None)
 
     def want(self, control: int, wanted: bool) -> None:
         """Switch a primary processor-based control."""
@@ -464,6 +462,12 @@ class SoftVcpu:
         """An NMI as soon as none blocks it; one may wait behind another that is served, or about to be (SDM 3A 6.7.1)."""
         self.nmis = min(self.nmis + 1, most_nmis(self._open()))
         self.want(Primary.NMI_WINDOW, True)
+
+    def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
+        """An exception at the next VM entry, with its payload (`belljar.engine.Vcpu.inject_exception`)."""
+        self._open()
+        self._refuse_waiting()
+        inject_exception(self, vector, error_code, payload)
 
     @property
     def clock_ns(self) -> int:

@@ -54,8 +54,12 @@ def kicked(vcpu: SoftVcpu) -> ExitReason:
 
 
 def interrupt_window(vcpu: SoftVcpu) -> ExitReason:
-    """The guest can take an interrupt now; asking once is answered once."""
+    """The guest can take an interrupt now; asking once is answered once. One that was put off comes first."""
     vcpu.want(Primary.INTERRUPT_WINDOW, False)
+    if vcpu.put_off is not None:
+        vector, vcpu.put_off = vcpu.put_off, None
+        inject(vcpu.processor, vector, kind=Kind.EXTERNAL_INTERRUPT)
+        return vcpu.end(vcpu.interrupted)  # whose chips may want the window again
     return vcpu.end(IrqWindowOpen(vcpu.index))
 
 

@@ -349,6 +349,11 @@ class Processor:
             raise VmxError(ERROR_INVALID)
         vmcs_set(self.cpu.vmcs, FIELD_ENTRY_INTERRUPTION_INFO, INFO_VALID | (vector & INFO_VECTOR))
 
+    def set_payload(self, payload: object) -> None:
+        """What comes with the exception that the next VM entry injects: CR2 of #PF, bits of DR6 of #DB; None: nothing."""
+        self.cpu.entry_has_payload = 0 if payload is None else 1
+        self.cpu.entry_payload = 0 if payload is None else payload
+
     @property
     def interrupted_delivery(self) -> bool:
         """Whether the last VM exit came in the middle of an event's delivery (IDT-vectoring information is valid)."""

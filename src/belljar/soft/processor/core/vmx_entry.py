@@ -154,6 +154,19 @@ def load_guest_system(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def deliver_payload(cpu: cython.pointer(Cpu), what: u32) -> cython.void:
+    """What comes with an injected exception: CR2 of #PF, or the bits of #DB in DR6, as when the processor raised it."""
+    cpu.entry_has_payload = 0
+    if what == (KIND_HARDWARE << INFO_KIND_SHIFT | EXC_PF):
+        cpu.cr2 = cpu.entry_payload
+    elif what == (KIND_HARDWARE << INFO_KIND_SHIFT | EXC_DB):
+        cpu.exception_cr2 = cpu.entry_payload
+        commit_debug_status(cpu, cpu.entry_payload)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def inject(cpu: cython.pointer(Cpu), info: u32) -> cython.int:
     """Deliver the event of the VM-entry interruption-information field: NEXT, or EXIT (SDM 3C 27.6)."""
     vmcs: cython.pointer(Vmcs) = cpu.vmcs
@@ -174,7 +187,9 @@ def inject(cpu: cython.pointer(Cpu), info: u32) -> cython.int:
         cpu.activity = ACTIVE
     update_mode(cpu)
     fetch_failed(cpu)
-    cpu.exception_cr2 = 0  # #DB's own causes: none are known of an injected one
+    cpu.exception_cr2 = 0
+    if cpu.entry_has_payload:
+        deliver_payload(cpu, info & (INFO_KIND | INFO_VECTOR))
     status = deliver_event(
         cpu,
         info & INFO_VECTOR,
