@@ -144,6 +144,19 @@ class PinTarget(NamedTuple):
     cpus: tuple[int, ...] = ()
 
 
+class ExitWatch(Protocol):
+    """Told of what a processor does that no device and no machine sees; `Vcpu.watch_exits`. `vcpu` is a vCPU's index."""
+
+    def vm_exit(self, vcpu: int, rip: int, name: str, details: str) -> None:
+        """A VM exit with the SDM's name; the details are its qualification, as it stands and in words."""
+
+    def cpuid(self, vcpu: int, leaf: int, subleaf: int, answer: Sequence[int]) -> None:
+        """CPUID, answered with EAX, EBX, ECX and EDX."""
+
+    def msr(self, vcpu: int, msr: int, write: bool, value: int, done: bool) -> None:
+        """RDMSR or WRMSR of a 64-bit value; not `done`: it was refused with an exception."""
+
+
 class Vcpu(Protocol):
     """One virtual CPU."""
 
@@ -281,6 +294,15 @@ class Vcpu(Protocol):
 
     def exit_counts(self) -> dict[ExitReason, int]:
         """How often this vCPU came back, by reason, since it was made; zero counts left out."""
+
+    def watch_exits(self, watch: ExitWatch, *, msrs: bool) -> bool:
+        """From now on, tell `watch` of every VM exit and CPUID; with `msrs` of every MSR access too. Not during a run.
+
+        False where the engine does not see them: its exits are then those that end runs, and those that observers get.
+        """
+
+    def last_exit_name(self) -> str:
+        """What the engine itself calls the last exit: KVM_EXIT_* (api.rst section 5); empty if it has no name of its own."""
 
     def interrupt_statistics(self) -> dict[str, int]:
         """What the engine itself has counted of this vCPU's interrupts, by its own names; empty if it counts nothing."""

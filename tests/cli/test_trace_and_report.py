@@ -137,3 +137,41 @@ def test_report_as_text_goes_to_stderr_or_a_file(belljar: Belljar, engine_name: 
     assert belljar("run", "hello-long", "--engine", engine_name, "--report", f"text:{path}").err == ""
     assert path.read_text().splitlines()[3:] == done.err.splitlines()[3:], "but for the times"
     assert GREETING in belljar("run", "hello-long", "--engine", engine_name, "--report", "text:-").out
+
+
+def test_trace_of_kinds_goes_to_stderr_or_a_file(belljar: Belljar, engine_name: str, tmp_path: Path) -> None:
+    done = belljar("run", "hello-real", "--engine", engine_name, "--trace", "io,mmio")
+    lines = done.err.splitlines()
+    assert (done.status, done.out, len(lines)) == (0, GREETING, len(GREETING))
+    assert re.fullmatch(
+        r" +1 \[\d\.\d{9}\] vcpu0 io    write port=0xe9 size=1 value=0x48 'H' \(debug console\)", lines[0]
+    )
+    path = tmp_path / "trace"
+    assert belljar("run", "hello-real", "--engine", engine_name, f"--trace=io,mmio:{path}").err == ""
+    assert len(path.read_text().splitlines()) == len(GREETING)
+
+
+def test_trace_of_kinds_is_the_same_twice_on_soft(belljar: Belljar) -> None:
+    everything = "irq,timer,io,mmio,msr,cpuid,exit,insn"
+    one, other = (
+        belljar("run", "tick", "--engine", "soft", "--irqchip", "user", "--trace", everything) for _ in range(2)
+    )
+    assert (one.status, one.out) == (0, "ttt\n")
+    assert one.err == other.err
+    assert len(one.err.splitlines()) > 60
+
+
+def test_trace_says_what_it_cannot_show(belljar: Belljar, kvm: object) -> None:
+    done = belljar("run", "hello-long", "--engine", "kvm", "--trace", "cpuid")
+    assert (done.status, done.out) == (125, "")
+    assert "nothing to trace: cpuid: kvm answers it without telling anybody" in done.complaint
+    done = belljar("run", "hello-long", "--engine", "kvm", "--trace", "cpuid,io")
+    assert (done.status, done.out) == (0, GREETING)
+    assert done.err.splitlines()[0] == "belljar: trace of cpuid: kvm answers it without telling anybody"
+
+
+def test_trace_of_a_kind_that_is_none_is_refused(belljar: Belljar, tmp_path: Path) -> None:
+    done = belljar("run", "hello-real", "--trace", "io,irqs")
+    assert (done.status, done.out) == (125, "")
+    assert "irqs is nothing that can be traced" in done.complaint
+    assert "./io,irqs" in done.complaint

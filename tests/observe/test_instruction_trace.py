@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from belljar.machine import End, Machine
-from belljar.observe.instruction_trace import trace_instructions
+from belljar.observe.instruction_trace import write_instructions
 
 
 def trace(guest: object, **options: object) -> tuple[list[str], Machine]:
     lines: list[str] = []
     with Machine(guest, engine="soft", **options) as machine:
-        trace_instructions(machine, lines.append)
+        write_instructions(machine, lines.append)
         assert machine.run(timeout=20).end is End.HALT
     return lines, machine
 

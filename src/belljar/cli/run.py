@@ -24,7 +24,9 @@ TO_STDERR = "-"
 """What `--trace` without a value stands for."""
 
 INSTRUCTIONS = "insn"
-"""`--trace insn` shows instructions instead of exits."""
+
+TRACE_KINDS = ("irq", "timer", "io", "mmio", "msr", "cpuid", "exit", INSTRUCTIONS)
+"""As `belljar.observe.trace_kinds.KINDS`, which a run without a trace need not wait for."""
 
 TEXT = "text"
 """`--report text` writes tables instead of JSON."""
@@ -61,7 +63,7 @@ Exit status:
 def run(given: dict[str, Any]) -> int:
     """Run a guest; the exit status."""
     with ExitStack() as stack:
-        trace_to, by_instruction = _trace_options(given["trace"])
+        trace_to, kinds = _trace_options(given["trace"])
         report_to, as_text, report_fd = _report_options(given["report"])
         trace, report = _open_files(trace_to, report_to, report_fd, stack)
         console = ConsoleOutput(1)
@@ -70,13 +72,13 @@ def run(given: dict[str, Any]) -> int:
                 given["guest"],
                 output=console,
                 input=FileInput(0),
-                count_instructions=given["instructions"] is not None or by_instruction,
+                count_instructions=given["instructions"] is not None or INSTRUCTIONS in kinds,
                 **machine_options(given),
             )
         )
         console.attach(machine)
         _say_engine(machine)
-        tracer = None if trace is None else _Tracer(machine, trace, by_instruction)
+        tracer = None if trace is None else _Tracer(machine, trace, kinds)
         result = _run(machine, given["timeout"], given["instructions"], tracer)
         status = _status(result, console)
         if report is not None:
@@ -84,13 +86,24 @@ def run(given: dict[str, Any]) -> int:
         return _last_words(machine, result, console, status)
 
 
-def _trace_options(trace: str | None) -> tuple[str | None, bool]:
-    """Where the trace goes, and whether it is one of instructions: `insn` (to stderr) or `insn:FILE`."""
-    if trace == INSTRUCTIONS:
-        return TO_STDERR, True
-    if trace is not None and trace.startswith(INSTRUCTIONS + ":"):
-        return trace.removeprefix(INSTRUCTIONS + ":"), True
-    return trace, False
+def _trace_options(trace: str | None) -> tuple[str | None, frozenset[str]]:
+    """Where the trace goes, and of which kinds it is, none for the exits: `KINDS` (to stderr), `KINDS:FILE` or `FILE`.
+
+    Raises ConfigurationError for a list with words in it that are no kinds.
+    """
+    if trace is None:
+        return None, frozenset()
+    words, colon, path = trace.partition(":")
+    kinds = frozenset(words.split(","))
+    unknown = kinds.difference(TRACE_KINDS)
+    if not unknown:
+        return path if colon else TO_STDERR, kinds
+    if unknown != kinds:
+        raise ConfigurationError(
+            f"--trace {trace}: {' and '.join(sorted(unknown)) or 'nothing'!s} is nothing that can be traced",
+            hint=f"kinds: {', '.join(TRACE_KINDS)}; a file of that name is written as ./{trace}",
+        )
+    return trace, frozenset()
 
 
 def _report_options(report: str | None) -> tuple[str | None, bool, int]:
@@ -127,7 +140,7 @@ def _run(machine: Machine, timeout: float | None, instructions: int | None, trac
         try:
             return machine.run(timeout=timeout, instructions=instructions, observer=tracer.observe)
         finally:
-            tracer.flush()
+            tracer.finish()
     except KeyboardInterrupt:
         message = "interrupted (Ctrl-C)"
     except BrokenPipeError:
@@ -140,16 +153,24 @@ def _run(machine: Machine, timeout: float | None, instructions: int | None, trac
 class _Tracer:
     """Gathers trace lines and writes them in pieces; on a terminal, each at once."""
 
-    def __init__(self, machine: Machine, file: OutputFile, by_instruction: bool) -> None:
+    def __init__(self, machine: Machine, file: OutputFile, kinds: frozenset[str]) -> None:
         self._file = file
         self._lines: list[str] = []
         self._size = 0
         self._piece = 1 if file.is_terminal else 1 << 14
         self.observe: Callable[[Exit], None] | None = None
-        if by_instruction:
-            from belljar.observe.instruction_trace import trace_instructions
+        self._finish: Callable[[], None] = lambda: None
+        if kinds == {INSTRUCTIONS}:
+            from belljar.observe.instruction_trace import write_instructions
 
-            trace_instructions(machine, self._add)
+            write_instructions(machine, self._add)
+        elif kinds:
+            from belljar.observe.trace_kinds import KindTrace
+
+            trace = KindTrace(machine, kinds, self._add)
+            for note in trace.notes:
+                complain(f"trace of {note}")
+            self.observe, self._finish = trace.observe, trace.finish
         else:
             from belljar.observe.trace import Trace
 
@@ -160,6 +181,11 @@ class _Tracer:
         self._size += len(line)
         if self._size >= self._piece:
             self.flush()
+
+    def finish(self) -> None:
+        """Behind the run: write what is still to be told."""
+        self._finish()
+        self.flush()
 
     def flush(self) -> None:
         """Write what is there."""
@@ -238,9 +264,9 @@ COMMAND = Command(
         Option(
             "--trace",
             "trace",
-            "Write a line for every exit to FILE, or to stderr; with `insn` or `insn:FILE` for every instruction "
-            "and the registers that it changed.",
-            "[FILE]",
+            f"Write a line for every exit to FILE, or to stderr. With a list of kinds for those instead: "
+            f"{', '.join(TRACE_KINDS)}.",
+            "[KINDS][:FILE]",
             bare=TO_STDERR,
         ),
         Option(

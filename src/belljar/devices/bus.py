@@ -145,6 +145,14 @@ class Bus:
         device = self._mmio_devices[where - 1] if where else None
         return device if device is not None and gpa in device.mmio else None
 
+    def port_device(self, port: int) -> object | None:
+        """The device that answers a port, for whoever looks on."""
+        return getattr(self._port_readers.get(port << 3 | 1), "__self__", None)
+
+    def mmio_device(self, gpa: int) -> object | None:
+        """The device that answers a guest-physical address, for whoever looks on."""
+        return self._mmio_device(gpa)
+
     def mmio_read(self, gpa: int, size: int) -> int:
         """A load from unbacked guest-physical memory."""
         device = self._mmio_device(gpa)

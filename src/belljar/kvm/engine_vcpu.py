@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
+from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -23,8 +23,10 @@ from belljar.kvm.abi.flags import (
     KVM_MP_STATE_RUNNABLE,
     KVM_MP_STATE_UNINITIALIZED,
 )
+from belljar.kvm.abi.run import KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
+from belljar.kvm.exit_reasons import exit_names
 from belljar.kvm.mode_check import difference, maps_with_1g_page, refused_bits
 from belljar.kvm.state_codec import (
     REGS,
@@ -389,6 +391,17 @@ class KvmVcpu:
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
         self._loop.kick()
+
+    def watch_exits(self, watch: ExitWatch, *, msrs: bool) -> bool:
+        """Not here: which VM exits there were only the kernel knows."""
+        return False
+
+    def last_exit_name(self) -> str:
+        """KVM_EXIT_* by the number in the run page; empty where the kernel gave none (a vCPU that sleeps in it)."""
+        number = self.raw.page.exit_reason
+        if number in (KVM_EXIT_UNKNOWN, KVM_EXIT_INTR):
+            return ""
+        return exit_names().get(number, f"KVM_EXIT number {number}")
 
     def interrupt_statistics(self) -> dict[str, int]:
         """From the kernel's binary statistics (KVM_GET_STATS_FD, api.rst 4.133); empty where it has none."""

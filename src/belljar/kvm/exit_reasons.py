@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from belljar.exits import ExitReason
 from belljar.kvm.abi import run as abi
 
@@ -22,6 +24,17 @@ REASON_BY_EXIT = {
     abi.KVM_EXIT_MEMORY_FAULT: ExitReason.MEMORY_FAULT,
 }
 """What a KVM_EXIT_* is to everybody else. IO and MMIO never get here; any other number is UNKNOWN."""
+
+
+@cache
+def exit_names() -> dict[int, str]:
+    """Every KVM_EXIT_* by its number."""
+    return {
+        value: name
+        for name, value in vars(abi).items()
+        if name.startswith("KVM_EXIT_") and not name.startswith("KVM_EXIT_IO_")
+    }
+
 
 COMPLETED_LATER = (
     abi.KVM_EXIT_HYPERCALL,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
 
 from belljar.engine import Bus
 from belljar.exits import Exit, ExitReason
 from belljar.machine import Cpu, Machine
+from belljar.observe.vcpu_proxy import VcpuProxy
 from belljar.x86.disassembly import disassemble
 from belljar.x86.state import Registers
 
@@ -16,43 +16,41 @@ NAMES = tuple(field.name for field in fields(Registers))
 TEXT_WIDTH = 40
 
 
-def trace_instructions(machine: Machine, write: Callable[[str], object]) -> None:
+def write_instructions(machine: Machine, write: Callable[[str], object]) -> None:
     """From now on, write a line for each instruction that a vCPU of the machine executes; lines are numbered over all vCPUs.
 
-    A line reads `NUMBER vcpuN ADDRESS INSTRUCTION REGISTER=VALUE...`; the address is linear, RIP is only shown where it
+    A line reads `NUMBER vcpuN ADDRESS INSTRUCTION REGISTER=VALUE...`, its end as `trace_instructions` has it.
+    """
+    count = 0
+
+    def line(cpu: int, text: str) -> None:
+        nonlocal count
+        count += 1
+        write(f"{count:>6} vcpu{cpu} {text}\n")
+
+    trace_instructions(machine, line)
+
+
+def trace_instructions(machine: Machine, line: Callable[[int, str], object]) -> None:
+    """From now on, call `line` with the vCPU's index and a text for each instruction that a vCPU of the machine executes.
+
+    A text reads `ADDRESS INSTRUCTION REGISTER=VALUE...`; the address is linear, RIP is only shown where it
     did not just move to the next instruction. An instruction that faulted is marked `(exception)`.
     Needs an engine that counts instructions; FeatureUnsupported comes from the run on any other.
     """
-    counter = _Counter(write)
     for cpu in machine.cpus:
-        cpu.vcpu = _TracedVcpu(machine, cpu, counter)
+        cpu.vcpu = _SteppedVcpu(machine, cpu, line)
 
 
-class _Counter:
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self._write = write
-        self._count = 0
-
-    def line(self, text: str) -> None:
-        self._count += 1
-        self._write(f"{self._count:>6} {text}\n")
-
-
-class _TracedVcpu:
+class _SteppedVcpu(VcpuProxy):
     """A vCPU that is run one instruction at a time; everything else is the real one's."""
 
-    def __init__(self, machine: Machine, cpu: Cpu, counter: _Counter) -> None:
-        self._machine = machine
-        self._cpu = cpu
-        self._inner = cpu.vcpu
-        self._counter = counter
-        self._steps = 0
+    def __init__(self, machine: Machine, cpu: Cpu, line: Callable[[int, str], object]) -> None:
+        super().__init__(cpu.vcpu)
+        self.__dict__.update(_machine=machine, _cpu=cpu, _line=line, _steps=0)
         show_deliveries = getattr(cpu.vcpu, "show_deliveries", None)
         if show_deliveries is not None:
             show_deliveries()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def run(
         self,
@@ -69,7 +67,7 @@ class _TracedVcpu:
             before = self._inner.get_registers()
             pc_gva, bits, code = self._cpu.pc_gva, self._cpu.bits, self._machine.peek_code(self._cpu)
             retired = self._inner.instructions_retired()
-            reason = self._inner.run(
+            reason: ExitReason = self._inner.run(
                 bus, deadline_ns=deadline_ns, instructions=1, single_exit=single_exit, observer=observer
             )
             done = self._inner.instructions_retired() - retired
@@ -77,14 +75,14 @@ class _TracedVcpu:
                 self._show(before, pc_gva, bits, code, "" if done else " (exception)")
             if reason is not ExitReason.INSTRUCTION_LIMIT:
                 return reason
-            self._steps += 1
+            self.__dict__["_steps"] += 1
             left = None if left is None else left - done
-        self._steps -= 1
+        self.__dict__["_steps"] -= 1
         return ExitReason.INSTRUCTION_LIMIT
 
     def exit_counts(self) -> dict[ExitReason, int]:
         """Without the ends of single steps."""
-        counts = self._inner.exit_counts()
+        counts: dict[ExitReason, int] = self._inner.exit_counts()
         steps = counts.pop(ExitReason.INSTRUCTION_LIMIT, 0) - self._steps
         if steps > 0:
             counts[ExitReason.INSTRUCTION_LIMIT] = steps
@@ -99,5 +97,5 @@ class _TracedVcpu:
             for name in NAMES
             if getattr(after, name) != (next_rip if name == "rip" else getattr(before, name))
         ]
-        text = f"vcpu{self._cpu.index} {pc_gva:#x} {instruction.text + note:<{TEXT_WIDTH}} {' '.join(changes)}"
-        self._counter.line(text.rstrip())
+        text = f"{pc_gva:#x} {instruction.text + note:<{TEXT_WIDTH}} {' '.join(changes)}"
+        self._line(self._cpu.index, text.rstrip())

@@ -51,6 +51,15 @@ def bitmap_of_unknown(processor: Processor, others: Collection[int] = ()) -> byt
     return bytes(page)
 
 
+def in_bitmap(page: bytes, index: int, *, write: bool) -> bool:
+    """Whether an MSR bitmap page makes an access exit; MSRs outside of its ranges always do (SDM 3C 25.6.9)."""
+    for first, offset in BITMAP_RANGES:
+        bit = index - first
+        if 0 <= bit < BITMAP_MSRS:
+            return bool(page[offset + BITMAP_WRITES * write + bit // 8] >> bit % 8 & 1)
+    return True
+
+
 def read_msr(processor: Processor, index: int) -> int | None:
     """An MSR's value; None if there is no such MSR."""
     field = IN_VMCS.get(index)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn, cast
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
+from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import controls, state
@@ -486,6 +486,22 @@ class SoftVcpu:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
         if not self._closed:
             self.processor.kick()
+
+    def watch_exits(self, watch: ExitWatch, *, msrs: bool) -> bool:
+        """From now on, tell of every VM exit, CPUID and MSR access; with `msrs` also of those that need no exit."""
+        from belljar.soft.hypervisor.observed import ObservedProcessor  # only who looks on waits for it
+
+        bitmap_hpa = None
+        if msrs:
+            bitmap_hpa = self.mmu.pool.take()
+            self.memory.write(bitmap_hpa, b"\xff" * 4096)
+        observed = ObservedProcessor(self._open(), self, self.memory, watch, bitmap_hpa)
+        self.processor = cast(Processor, observed)
+        return True
+
+    def last_exit_name(self) -> str:
+        """None of its own: `watch_exits` tells of VM exits by the SDM's names."""
+        return ""
 
     def interrupt_statistics(self) -> dict[str, int]:
         """Nothing: the machine's chips have brought every interrupt, and counted it."""
