@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from belljar.errors import ConfigurationError
 from belljar.exits import Exit, ExitReason
 from belljar.records import dataclass
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
+
+if TYPE_CHECKING:
+    from belljar.x86.mp_state import MpState
 
 
 class Bus(Protocol):
@@ -242,6 +245,14 @@ class Vcpu(Protocol):
 
     def leave_halt(self) -> None:
         """Have a halted vCPU go on behind its HLT with the next `run`. Harmless where it is not halted."""
+
+    @property
+    def mp_state(self) -> MpState:
+        """What it waits for, where the local APICs are the engine's (api.rst 4.38); else always RUNNABLE. Not during a run."""
+
+    @mp_state.setter
+    def mp_state(self, value: MpState) -> None:
+        """Raises FeatureUnsupported for any but RUNNABLE where the local APICs are not the engine's."""
 
     def inject_interrupt(self, vector: int) -> bool:
         """Deliver an external interrupt with the next `run`, once; only when `ready_for_interrupt`, and not during a run.

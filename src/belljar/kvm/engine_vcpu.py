@@ -42,6 +42,7 @@ from belljar.x86.state import CpuState, Registers, SpecialRegisters
 if TYPE_CHECKING:
     from belljar.kvm.engine import KvmVm
     from belljar.kvm.vcpu import Vcpu
+    from belljar.x86.mp_state import MpState
 
 REASONS = tuple(ExitReason)
 
@@ -317,6 +318,24 @@ class KvmVcpu:
         if self._loop.sleeps and self.raw.get_mp_state() == KVM_MP_STATE_HALTED:
             self.raw.set_mp_state(KVM_MP_STATE_RUNNABLE)
             self._loop.asleep = False
+
+    @property
+    def mp_state(self) -> MpState:
+        """KVM_GET_MP_STATE (api.rst 4.38)."""
+        from belljar.x86.mp_state import MpState  # few ask
+
+        self._settle()
+        return MpState(self.raw.get_mp_state())
+
+    @mp_state.setter
+    def mp_state(self, value: MpState) -> None:
+        """KVM_SET_MP_STATE (api.rst 4.39)."""
+        self._finish()
+        try:
+            self.raw.set_mp_state(value)
+        except (CapabilityMissing, KvmCallFailed) as error:
+            raise FeatureUnsupported(f"KVM does not take this state for vCPU {self.index}: {error}") from None
+        self._loop.asleep = False
 
     # -- interrupts from the machine's own chips -------------------------------------------------------------------
 

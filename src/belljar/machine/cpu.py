@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from belljar.engine import EngineTranslation, RunPage, Vcpu
 from belljar.errors import ConfigurationError
 from belljar.x86.registers import PARTS, REGISTERS
 from belljar.x86.state import Registers, SpecialRegisters
+
+if TYPE_CHECKING:
+    from belljar.x86.mp_state import MpState
 
 CR0_PE = 1
 """Protection enable (SDM 3A 2.5)."""
@@ -36,6 +39,13 @@ class Keeper(Protocol):
 
     def leave_halt(self) -> None:
         """Go on behind the HLT."""
+
+    @property
+    def mp_state(self) -> MpState:
+        """What it waits for."""
+
+    @mp_state.setter
+    def mp_state(self, value: MpState) -> None: ...
 
 
 class Cpu:
@@ -116,6 +126,19 @@ class Cpu:
         """An exception before the next instruction (`belljar.engine.Vcpu.inject_exception`); it ends a halt."""
         self.vcpu.inject_exception(vector, error_code, payload)
         self._leave_halt()
+
+    @property
+    def mp_state(self) -> MpState:
+        """What this vCPU waits for: INIT, a start-up IPI, the end of a halt, nothing (api.rst 4.38).
+
+        Without `irqchip`, vCPUs know no such states: always RUNNABLE, and FeatureUnsupported for setting another.
+        """
+        return self.vcpu.mp_state if self.keeper is None else self.keeper.mp_state
+
+    @mp_state.setter
+    def mp_state(self, value: MpState) -> None:
+        (self.vcpu if self.keeper is None else self.keeper).mp_state = value
+        self.halted = self.asleep = False
 
     def _leave_halt(self) -> None:
         self.halted = self.asleep = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from threading import RLock
+from typing import TYPE_CHECKING
 
 from belljar.devices.apic_message import DeliveryMode
 from belljar.devices.lapic import Lapic
@@ -16,6 +17,9 @@ from belljar.machine.cpu import Cpu
 from belljar.x86.flags import Rflags
 from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, Segment, SpecialRegisters
+
+if TYPE_CHECKING:
+    from belljar.x86.mp_state import MpState
 
 RESET_RIP, RESET_SELECTOR, RESET_BASE = 0xFFF0, 0xF000, 0xFFFF_0000
 """Where a processor starts after INIT (SDM 3A table 10-1)."""
@@ -68,6 +72,8 @@ class Seat:
         self.lapic = lapic
         self.bus = GuardedWindow(cpu, lapic, bus, lock)
         self.activity = Activity.WAIT_FOR_SIPI if cpu.index else Activity.ACTIVE
+        self._initialized = not cpu.index
+        self._sipi_vector = 0
         self._interruptible = True
         self._task_priority = 0  # what the vCPU was entered with
         # Not the TSC deadline timer: without a local APIC of its own KVM takes that MSR for itself, and CPUID has no such timer.
@@ -79,10 +85,12 @@ class Seat:
         if lapic.accept_init():
             self._start(Segment(RESET_SELECTOR, RESET_BASE, type=11), RESET_RIP)
             self.activity = Activity.WAIT_FOR_SIPI if self.cpu.index else Activity.ACTIVE
+            self._initialized = True
         vector = lapic.signals.take_sipi()
         if self.activity is Activity.WAIT_FOR_SIPI:
-            if vector < 0:
+            if vector < 0 or not self._initialized:
                 return False
+            self._sipi_vector = vector
             self._start(Segment(vector << 8, vector << 12, type=11), 0)
             self.activity = Activity.ACTIVE
         lapic.signals.take_smi()  # there is no system-management mode that it could lead to
@@ -117,6 +125,28 @@ class Seat:
         """Go on behind the HLT."""
         if self.activity is Activity.HALTED:
             self.activity = Activity.ACTIVE
+
+    @property
+    def mp_state(self) -> MpState:
+        """What the vCPU waits for, as KVM's local APICs tell it (api.rst 4.38)."""
+        from belljar.x86.mp_state import MpState  # few ask
+
+        if self.activity is not Activity.WAIT_FOR_SIPI:
+            return MpState.RUNNABLE if self.activity is Activity.ACTIVE else MpState.HALTED
+        if not self._initialized:
+            return MpState.UNINITIALIZED
+        return MpState.INIT_RECEIVED if self.lapic.signals.sipi < 0 else MpState.SIPI_RECEIVED
+
+    @mp_state.setter
+    def mp_state(self, value: MpState) -> None:
+        """SIPI_RECEIVED is that of the last start-up IPI, or of vector 0."""
+        name = value.name
+        self.lapic.signals.take_sipi()
+        self._initialized = name != "UNINITIALIZED"
+        self._interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
+        self.activity = {"RUNNABLE": Activity.ACTIVE, "HALTED": Activity.HALTED}.get(name, Activity.WAIT_FOR_SIPI)
+        if name == "SIPI_RECEIVED":
+            self.lapic.signals.sipi = self._sipi_vector
 
     @property
     def wants_to_run(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
@@ -26,6 +26,9 @@ from belljar.soft.processor.fields import Field
 from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 from belljar.x86.walker import walk
+
+if TYPE_CHECKING:
+    from belljar.x86.mp_state import MpState
 
 CHUNK = 5_000
 """Instructions until the first look at the clock."""
@@ -420,6 +423,22 @@ class SoftVcpu:
 
     def leave_halt(self) -> None:
         """Nothing to do: RIP is behind the HLT."""
+
+    @property
+    def mp_state(self) -> MpState:
+        """RUNNABLE: the local APICs, which know of INIT and HLT, are the machine's."""
+        from belljar.x86.mp_state import MpState  # few ask
+
+        self._open()
+        return MpState.RUNNABLE
+
+    @mp_state.setter
+    def mp_state(self, value: MpState) -> None:
+        """Raises FeatureUnsupported for any but RUNNABLE."""
+        if value is not self.mp_state:
+            raise FeatureUnsupported(
+                "the soft engine has no local APICs of its own", hint="Cpu.mp_state, --irqchip user"
+            )
 
     def inject_interrupt(self, vector: int) -> bool:
         """An external interrupt with the next VM entry; False if that delivers something already (SDM 3C 25.8.3)."""
