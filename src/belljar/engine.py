@@ -407,6 +407,10 @@ class Engine(Protocol):
     def counts_instructions(self) -> bool:
         """Whether runs can be limited to a number of instructions."""
 
+    @property
+    def cpu_features(self) -> tuple[str, ...]:
+        """The CPU features that its guests have and that can be taken away, by name, sorted."""
+
     def create_vm(self) -> Vm:
         """A VM without memory and vCPUs."""
 
@@ -421,11 +425,16 @@ ENGINES: dict[str, str] = {
 """Every engine by name, as `module:class`, in the order in which `auto` tries them."""
 
 
-def open_engine(name: str) -> Engine:
-    """Open the engine called `name`. Raises ConfigurationError for an unknown one, EngineUnavailable if it cannot run here."""
+def open_engine(name: str, *, without: Sequence[str] = ()) -> Engine:
+    """Open the engine called `name`; its guests shall not have the CPU features of `without`.
+
+    Raises ConfigurationError for an unknown name, EngineUnavailable if it cannot run here, FeatureUnsupported if it cannot
+    take one of the features away.
+    """
     if name not in ENGINES:
         known = ", ".join(ENGINES)
         raise ConfigurationError(f"there is no engine called {name!r}", hint=f"engines: auto, {known}")
     module, _, attribute = ENGINES[name].partition(":")
-    engine: Engine = getattr(import_module(module), attribute)()
+    make = getattr(import_module(module), attribute)
+    engine: Engine = make(without=without) if without else make()
     return engine

@@ -31,6 +31,12 @@ GUEST_OPTIONS = (
         "Whose interrupt chips the machine has. Default: none, HLT ends a vCPU and all vCPUs start together.",
         choices=IRQCHIPS,
     ),
+    Option(
+        "--without", "without",
+        "CPU features that the guest shall not have, named as in /proc/cpuinfo (`belljar doctor` lists them); may be repeated. "
+        "On soft their use is an exception; KVM hides them, and what the host's processor executes by itself still works.",
+        "FEATURE[,FEATURE]", values.names, multiple=True,
+    ),
     Option("--load", "load_gpa", "Guest-physical address to put raw code at.", "ADDR", values.address),
     Option("--entry", "entry_gva", "Guest-virtual address to start at.", "ADDR", values.address),
     Option(
@@ -58,6 +64,8 @@ def machine_options(given: dict[str, Any]) -> dict[str, Any]:
     options["page_size"] = None if given["page_size"] is None else PAGE_SIZES[given["page_size"]]
     options["cpl"] = None if given["cpl"] is None else int(given["cpl"])
     options["registers"] = dict(given["registers"])
+    if given["without"]:
+        options["without"] = [name for names in given["without"] for name in names]
     if given["memory"] is not None:
         options["memory"] = given["memory"]
     return options

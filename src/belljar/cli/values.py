@@ -51,6 +51,14 @@ def register(text: str) -> tuple[str, int]:
     return name, number(value)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """NAME or NAME,NAME; what they may be, the machine knows."""
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found):
+        raise ValueError(f"{text!r} is not NAME or NAME,NAME")
+    return found
+
+
 def module(text: str) -> tuple[str, str]:
     """FILE or FILE=TEXT; the file's name ends at the first equals sign."""
     path, _, words = text.partition("=")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from struct import iter_unpack, pack_into
+from collections.abc import Iterable
+from struct import iter_unpack, pack_into, unpack_from
 
+from belljar.errors import ConfigurationError, FeatureUnsupported
 from belljar.kvm.abi.structs import kvm_cpuid2, kvm_cpuid_entry2
 
 LEAF_FEATURES = 1
@@ -13,6 +15,7 @@ LEAVES_TOPOLOGY = (0xB, 0x1F)
 """EDX is the x2APIC id (SDM 2A, CPUID)."""
 
 LEAF_EXTENDED_FEATURES = 0x8000_0001
+EDX_NX = 1 << 20
 EDX_PAGE_1G = 1 << 26
 EDX_LONG_MODE = 1 << 29
 LEAF_STRUCTURED_FEATURES = 7
@@ -24,8 +27,8 @@ ECX_BYTE_3 = 4
 ECX_TSC_DEADLINE_BYTE_3 = 1 << 24 - 24
 """CPUID.1:ECX[24] (SDM 2A, CPUID), within its highest byte."""
 
-EBX_OFFSET, EDX_OFFSET = 16, 24
-"""Where EBX and EDX lie in `struct kvm_cpuid_entry2`."""
+EAX_OFFSET, EBX_OFFSET, EDX_OFFSET = 12, 16, 24
+"""Where EAX, EBX and EDX lie in `struct kvm_cpuid_entry2`."""
 
 
 class CpuModel:
@@ -36,15 +39,48 @@ class CpuModel:
         self._table = table
         self._apic_id_offsets: list[int] = []
         self._x2apic_id_offsets: list[int] = []
-        self._features: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._features: dict[tuple[int, int], tuple[int, int, int, int]] = {}
         at = kvm_cpuid2.size
         for function, index, _, *values in iter_unpack("<7I12x", memoryview(self._table)[at:]):
-            self._features[function, index] = tuple(values)
+            eax, ebx, ecx, edx = values
+            self._features[function, index] = eax, ebx, ecx, edx
             if function == LEAF_FEATURES:
                 self._apic_id_offsets.append(at + EBX_OFFSET + 3)
             elif function in LEAVES_TOPOLOGY:
                 self._x2apic_id_offsets.append(at + EDX_OFFSET)
             at += kvm_cpuid_entry2.size
+
+    def without(self, names: Iterable[str]) -> CpuModel:
+        """The same without the bits of some features. Raises FeatureUnsupported for a name that CPUID has no bit for."""
+        from belljar.x86.cpuid import REGISTERS, feature  # hundreds of names that few machines need
+
+        table = bytearray(self._table)
+        cleared: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for name in names:
+            try:
+                bit = feature(name)
+            except ConfigurationError:
+                raise FeatureUnsupported(f"KVM cannot take {name} away: CPUID has no bit of its own for it") from None
+            register = EAX_OFFSET + 4 * REGISTERS.index(bit.register)
+            cleared.setdefault((bit.leaf, bit.subleaf), []).append((register, ~(1 << bit.bit)))
+        for at in range(kvm_cpuid2.size, len(table), kvm_cpuid_entry2.size):
+            leaf: tuple[int, int] = unpack_from("<2I", table, at)
+            for offset, mask in cleared.get(leaf, ()):
+                (value,) = unpack_from("<I", table, at + offset)
+                pack_into("<I", table, at + offset, value & mask)
+        return CpuModel(bytes(table))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the features that guests see, sorted."""
+        from belljar.x86.cpuid import feature_names  # as above
+
+        return tuple(sorted(name for leaf, values in self._features.items() for name in feature_names(*leaf, values)))
+
+    @property
+    def has_no_execute(self) -> bool:
+        """Whether guests may set EFER.NXE."""
+        return bool(self.leaf(LEAF_EXTENDED_FEATURES)[3] & EDX_NX)
 
     def table_for(self, apic_id: int, *, tsc_deadline: bool = False) -> bytearray:
         """The argument of KVM_SET_CPUID2 for one vCPU.
@@ -63,7 +99,7 @@ class CpuModel:
             pack_into("<I", table, offset, apic_id)
         return table
 
-    def leaf(self, function: int, index: int = 0) -> tuple[int, ...]:
+    def leaf(self, function: int, index: int = 0) -> tuple[int, int, int, int]:
         """EAX, EBX, ECX, EDX of a leaf; zeros where there is none."""
         return self._features.get((function, index), (0, 0, 0, 0))
 

@@ -42,16 +42,26 @@ class KvmEngine:
     """Runs machines on /dev/kvm, each vCPU on a host thread of its own.
 
     Raises KvmMissing, KvmPermissionDenied or KvmIncompatible (all EngineUnavailable). `kvm` is the system underneath.
+
+    `without` names CPU features whose bits guests shall not find in CPUID (KVM_SET_CPUID2, api.rst 4.82). The kernel then
+    refuses their control bits and MSRs; instructions that only the processor executes, without a control bit, still work.
     """
 
     name = "kvm"
     threaded = True
     counts_instructions = False
 
-    def __init__(self, path: str = DEVICE) -> None:
+    def __init__(self, path: str = DEVICE, *, without: Sequence[str] = ()) -> None:
         self.path = path
         self.kvm = Kvm(path)
+        self._without = tuple(without)
         self._cpu_model: CpuModel | None = None
+        if self._without:
+            try:
+                self._cpu_model = self.cpu_model
+            except BaseException:
+                self.close()
+                raise
         self._coalesces_ports: bool | None = None
         self._watchpoints_work: bool | None = None
 
@@ -61,7 +71,14 @@ class KvmEngine:
         if self._cpu_model is None:
             self._cpu_model = _cpu_models.get(self.path) or CpuModel(self.kvm.supported_cpuid_table())
             _cpu_models[self.path] = self._cpu_model
+            if self._without:
+                self._cpu_model = self._cpu_model.without(self._without)
         return self._cpu_model
+
+    @property
+    def cpu_features(self) -> tuple[str, ...]:
+        """Those that CPUID tells its guests of, by the names of /proc/cpuinfo."""
+        return self.cpu_model.features
 
     @property
     def coalesces_ports(self) -> bool:

@@ -27,7 +27,7 @@ from belljar.kvm.abi.run import KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
 from belljar.kvm.exit_reasons import exit_names
-from belljar.kvm.mode_check import difference, maps_with_1g_page, refused_bits
+from belljar.kvm.mode_check import EFER_NXE, difference, maps_with_1g_page, refused_bits
 from belljar.kvm.state_codec import (
     REGS,
     SREGS_SIZE,
@@ -163,6 +163,8 @@ class KvmVcpu:
         bootstrap = APIC_BASE_BSP if self.index == 0 else 0
         if special.apic_base & APIC_BASE_BSP != bootstrap:
             special.apic_base ^= APIC_BASE_BSP
+        if special.efer & EFER_NXE and not self._vm.engine.cpu_model.has_no_execute:
+            special.efer &= ~EFER_NXE  # a comfort that the start state can do without
         try:
             written = self._write_special(special)
         except KvmCallFailed as error:

@@ -51,6 +51,10 @@ class MachineConfig:
     `hypercall_handler` for the hypercalls that the engine hands over. Each gets the exit, on the vCPU's thread, and returns
     the answer, 64 bits: what is read or returned, any number for a write; None refuses, as the engine would have.
 
+    `without` names CPU features that the guest shall not have, as /proc/cpuinfo does (`Engine.cpu_features`). On soft, using
+    one raises the exception that it raises on a CPU without it; KVM hides it from CPUID and refuses its control bits and MSRs,
+    but instructions that the host's processor executes by itself go on to work.
+
     `count_instructions` makes `auto` take an engine that can limit a run to a number of instructions.
     """
 
@@ -75,6 +79,7 @@ class MachineConfig:
     count_instructions: bool = False
     mergeable: bool = False
     huge_pages: bool = False
+    without: Sequence[str] = ()
 
     def check(self) -> None:
         """Raise ConfigurationError for values that no machine can have."""
@@ -91,6 +96,10 @@ class MachineConfig:
             raise ConfigurationError(
                 f"there are no interrupt chips called {self.irqchip!r}", hint=f"interrupt chips: {', '.join(IRQCHIPS)}"
             )
+        if self.without:
+            from belljar.machine.features import check_features  # a table of hundreds of names that few runs need
+
+            check_features(self.without, self.engine)
         if self.cpl not in (None, 0, 3):
             raise ConfigurationError(f"a guest starts at CPL 0 or 3, not {self.cpl}")
         for name, value in (("load", self.load_gpa), ("entry", self.entry_gva)):

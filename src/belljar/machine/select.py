@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from belljar.engine import ENGINES, Engine, open_engine
-from belljar.errors import EngineUnavailable
+from belljar.errors import EngineUnavailable, FeatureUnsupported
 from belljar.machine.config import MachineConfig
 
 
@@ -13,7 +13,7 @@ def select_engine(config: MachineConfig) -> tuple[Engine, str]:
     if not isinstance(wanted, str):
         return wanted, ""
     if wanted != "auto":
-        return open_engine(wanted), ""
+        return open_engine(wanted, without=config.without), ""
     return _first(tuple(ENGINES), config, [])
 
 
@@ -32,8 +32,8 @@ def _first(names: tuple[str, ...], config: MachineConfig, rejected: list[str]) -
     """The first of `names` that opens and can do what the configuration asks for."""
     for name in names:
         try:
-            engine = open_engine(name)
-        except EngineUnavailable as error:
+            engine = open_engine(name, without=config.without)
+        except (EngineUnavailable, FeatureUnsupported) as error:
             rejected.append(f"{name}: {error.message}")
             continue
         if config.count_instructions and not engine.counts_instructions:

@@ -70,10 +70,11 @@ def _examine(name: str) -> EngineHealth:
         modes = tuple(probes.mode_probes(engine))
         features = tuple(probes.feature_probes(engine))
         instructions = tuple(probes.instruction_probes(engine))
+        cpu_features = engine.cpu_features
     finally:
         engine.close()
     advice = tuple(_advice(name, speeds, modes, features + instructions, facts))
-    return EngineHealth(name, True, "", facts, speeds, modes, features, instructions, advice)
+    return EngineHealth(name, True, "", facts, speeds, modes, features, instructions, advice, cpu_features)
 
 
 def _kvm_facts(engine: Engine) -> dict[str, Any]:

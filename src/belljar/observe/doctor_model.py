@@ -42,7 +42,8 @@ class SpeedProbe:
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """One engine: whether it can be had here, and if so all that its probes said. `advice` is a list of things to do."""
+    """One engine: whether it can be had here, and if so all that its probes said. `advice` is a list of things to do,
+    `cpu_features` what `--without` can take away."""
 
     name: str
     available: bool
@@ -53,6 +54,7 @@ class EngineHealth:
     features: tuple[FeatureProbe, ...] = ()
     instructions: tuple[FeatureProbe, ...] = ()
     advice: tuple[str, ...] = ()
+    cpu_features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

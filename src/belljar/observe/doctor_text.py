@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from belljar.observe.doctor_model import EngineHealth, FeatureProbe, Health, ModeProbe, SpeedProbe
 from belljar.observe.words import data_size
 
@@ -34,7 +36,9 @@ def _engine(engine: EngineHealth) -> list[str]:
     lines += [_speed(speed) for speed in engine.speeds]
     lines += ["  modes, each tried by running a guest", *_modes(engine.modes)]
     lines += ["  features, each tried", *_features(engine.features)]
-    return [*lines, "  instructions at CPL0, each tried", *_features(engine.instructions)]
+    lines += ["  instructions at CPL0, each tried", *_features(engine.instructions)]
+    lines += ["  CPU features of its guests; --without takes any of them away"]
+    return lines + wrap(" ".join(engine.cpu_features), 110, initial_indent="    ", subsequent_indent="    ")
 
 
 def _speed(speed: SpeedProbe) -> str:

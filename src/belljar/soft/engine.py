@@ -11,7 +11,7 @@ from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of_unknown
 from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
-from belljar.soft.processor.features import off_mask
+from belljar.soft.processor.features import Feature, off_mask
 from belljar.x86.msr import Msr
 
 SPLITMIX_STEP = 0x9E3779B97F4A7C15
@@ -22,7 +22,7 @@ class SoftEngine:
     """Runs machines on a processor in software: on every host, in every mode, deterministically.
 
     All vCPUs of a machine run on one thread, in turn; machines may run on threads of their own. `without` names features
-    (`belljar.soft.processor.features.Feature`) that its processors shall not have; ConfigurationError for others. `seed`, any
+    (`belljar.soft.processor.features.Feature`) that its processors shall not have (`off_mask` says what it raises). `seed`, any
     number, decides what RDRAND and RDSEED give: other numbers on each vCPU, the same in every run.
     """
 
@@ -34,6 +34,11 @@ class SoftEngine:
         self._features_off = off_mask(without)
         self._seed = seed
         self._closed = False
+
+    @property
+    def cpu_features(self) -> tuple[str, ...]:
+        """Those that its processors have, by the names of /proc/cpuinfo."""
+        return tuple(sorted(feature.label for feature in Feature if not self._features_off >> feature & 1))
 
     def create_vm(self) -> SoftVm:
         """A VM without memory and vCPUs. Raises ClosedError after `close`."""

@@ -136,6 +136,9 @@ class FeatureBit:
         return f"{self.name} (CPUID {self.leaf:#x}.{self.subleaf} {self.register.upper()} bit {self.bit})"
 
 
+ALIASES = {"lzcnt": "abm", "page1g": "pdpe1gb", "lahf64": "lahf_lm", "prefetchw": "3dnowprefetch"}
+"""Names by which Intel's manual or habit calls features that /proc/cpuinfo calls otherwise."""
+
 _BY_NAME = {
     name: FeatureBit(name, leaf, subleaf, register, bit)
     for (leaf, subleaf, register), bits in FEATURES.items()
@@ -145,10 +148,16 @@ _BY_NAME = {
 
 def feature(name: str) -> FeatureBit:
     """Where the feature called `name` is told. Raises ConfigurationError for an unknown one."""
-    found = _BY_NAME.get(name.lower())
+    name = name.lower()
+    found = _BY_NAME.get(ALIASES.get(name, name))
     if found is None:
         raise ConfigurationError(f"there is no CPU feature {name!r}", hint="features are named as in /proc/cpuinfo")
     return found
+
+
+def all_feature_names() -> tuple[str, ...]:
+    """Every name that `feature` takes."""
+    return (*_BY_NAME, *ALIASES)
 
 
 def feature_names(leaf: int, subleaf: int, values: tuple[int, int, int, int]) -> tuple[str, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 
 from belljar.errors import ModeUnsupported
+from belljar.soft.hypervisor.controls import PHYSICAL_BITS
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.features import Feature
-from belljar.x86.control import Cr0, Cr4, Efer
+from belljar.x86.control import Cr4, Efer
+from belljar.x86.paging import SIZE_1G
 from belljar.x86.state import SpecialRegisters
+from belljar.x86.walker import walk
 
 DISPENSABLE_CR4 = int(Cr4.OSFXSR | Cr4.OSXMMEXCPT)
 DISPENSABLE_EFER = int(Efer.SCE | Efer.NXE)
@@ -16,10 +20,6 @@ DISPENSABLE_EFER = int(Efer.SCE | Efer.NXE)
 
 CR4_NEEDS = ((Feature.LA57, Cr4.LA57), (Feature.PAE, Cr4.PAE), (Feature.PSE, Cr4.PSE))
 """Features that a start state cannot do without, and the bit by which it says so."""
-
-FETCH = 2
-RESERVED_BIT = ("fault", 0x19)
-"""`Processor.walk`: a fetch; a page fault by a reserved bit of an entry (SDM 3A 4.7)."""
 
 
 def start_special(processor: Processor, special: SpecialRegisters, mode: str) -> SpecialRegisters:
@@ -38,9 +38,13 @@ def start_special(processor: Processor, special: SpecialRegisters, mode: str) ->
     return special
 
 
-def check_pages(processor: Processor, special: SpecialRegisters, pc_gva: int, mode: str) -> None:
-    """Raise ModeUnsupported if the pages that the guest starts on are of a size that was switched off."""
-    if special.cr0 & Cr0.PG and not processor.has(Feature.PAGE1G) and processor.walk(pc_gva, FETCH) == RESERVED_BIT:
+def check_pages(
+    processor: Processor, special: SpecialRegisters, pc_gva: int, mode: str, read: Callable[[int, int], bytes]
+) -> None:
+    """Raise ModeUnsupported if the page that the guest starts on is of a size that was switched off."""
+    if not special.efer & Efer.LMA or processor.has(Feature.PAGE1G):
+        return
+    if walk(special, pc_gva, read, physical_bits=PHYSICAL_BITS).page_size == SIZE_1G:
         raise _switched_off(mode, Feature.PAGE1G)
 
 

@@ -155,7 +155,7 @@ class SoftVcpu:
         self.set_special(special)
         self.set_registers(state.registers)
         forget(self)
-        check_pages(self.processor, special, self.pc_gva(), mode)
+        check_pages(self.processor, special, self.pc_gva(), mode, self.mmu.read)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that the processor does not have are left out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
-from belljar.errors import ConfigurationError
+from belljar.errors import FeatureUnsupported
 
 
 class Feature(IntEnum):
@@ -86,6 +86,15 @@ NEEDED_BY = {
 """What goes with a feature because it builds on it."""
 
 
+def _check_absent(name: str) -> None:
+    from belljar.x86.cpuid import feature  # a table of hundreds of names, only for names that are not known here
+
+    feature(name)
+    if name.lower() in ALWAYS or name.lower().startswith(PARAVIRTUAL):
+        known = ", ".join(each.label for each in Feature)
+        raise FeatureUnsupported(f"the soft engine cannot switch off {name}", hint=f"it can: {known}")
+
+
 def feature_named(name: str) -> Feature | None:
     """A feature by the manual's name or that of /proc/cpuinfo, in any case."""
     found = Feature.__members__.get(name.upper())
@@ -94,19 +103,26 @@ def feature_named(name: str) -> Feature | None:
     return found
 
 
+ALWAYS = frozenset(
+    ("msr", "apic", "x2apic", "ht", "arat", "hypervisor", "osxsave", "ospke", "constant_tsc", "tsc_deadline_timer")
+)
+"""Bits of CPUID that follow from the machine, from other features or from the guest's own doing."""
+
+PARAVIRTUAL = ("kvm_", "hv_")
+
+
 def off_mask(names: Iterable[str]) -> int:
     """The bits of the features named, and of those that build on them, for `Processor.switch_features`.
 
-    Raises ConfigurationError for an unknown one.
+    What the processor does not have anyway is passed over. Raises FeatureUnsupported for what cannot be switched off,
+    ConfigurationError for a name that no feature has.
     """
     mask = 0
     for name in names:
         feature = feature_named(name)
         if feature is None:
-            known = ", ".join(each.label for each in Feature)
-            raise ConfigurationError(
-                f"the soft processor has no feature {name!r} to switch off", hint=f"features: {known}"
-            )
+            _check_absent(name)
+            continue
         mask |= 1 << feature
         for other in NEEDED_BY.get(feature, ()):
             mask |= 1 << other
