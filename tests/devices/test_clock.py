@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belljar.devices.clock import HostClock, InstructionClock, TimerQueue, Tsc
+from belljar.devices.clock import NEVER, HostClock, InstructionClock, Timer, TimerQueue, Tsc
 from belljar.errors import ConfigurationError
 
 
@@ -36,11 +36,36 @@ def test_a_cancelled_timer_does_not_run_and_is_not_waited_for() -> None:
 
 def test_rearming_for_ever_needs_no_more_memory() -> None:
     queue = TimerQueue()
-    timer = queue.add(1 << 60, lambda: None)
+    one, other = Timer(queue, lambda: None), Timer(queue, lambda: None)
     for _ in range(10_000):
-        timer.cancel()
-        timer = queue.add(1 << 60, lambda: None)
+        one.cancel()
+        one.set(1 << 60)
+        other.set(1 << 60)
     assert len(queue) < 200
+
+
+def test_a_timer_set_again_runs_once_at_its_new_time() -> None:
+    clock = InstructionClock()
+    ran: list[int] = []
+    timer = clock.timer(lambda: ran.append(clock.now_ns()))
+    assert not timer.active
+    timer.set(5)
+    timer.set(8)
+    assert (clock.next_deadline_ns(), clock.advance(6), timer.active) == (8, 0, True)
+    timer.set(7)
+    assert (clock.advance(6), clock.advance(100), ran, timer.active) == (1, 0, [12], False)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 30)), max_size=60))
+def test_the_first_deadline_is_known_whatever_is_set_and_cancelled(orders: list[tuple[int, int]]) -> None:
+    news: list[int] = []
+    queue = TimerQueue(lambda: news.append(queue.first_ns))
+    timers = [Timer(queue, lambda: None) for _ in range(4)]
+    for which, deadline in orders:
+        before = queue.first_ns
+        timers[which].cancel() if deadline < 0 else timers[which].set(deadline)
+        assert queue.first_ns == min((timer.deadline_ns for timer in timers if timer.active), default=NEVER)
+        assert deadline < 0 or queue.first_ns >= before or news[-1] == queue.first_ns
 
 
 def test_a_timer_made_by_a_timer_waits_for_the_next_call_even_if_its_time_is_past() -> None:

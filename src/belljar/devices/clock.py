@@ -19,37 +19,43 @@ MIN_TICK_NS = 1_000
 """No periodic timer interrupts more often than this. What a guest asks for beyond it is merged, as on a processor too slow
 to take every tick; counters still show what was asked for. (KVM's limit is `min_timer_period_us`, 200 us by default.)"""
 
-_ENOUGH_CANCELLED = 64
+_ENOUGH_STALE = 64
+
+
+NEVER = 1 << 80
+"""Later than every deadline that a device can ask for: deadlines are cut to it."""
 
 
 class Timer:
-    """One appointment. `deadline_ns` is when; `active` whether it is still to come."""
+    """An appointment that can be made again and again. `deadline_ns` is when, `active` whether it is still to come."""
 
-    __slots__ = ("_callback", "_owner", "deadline_ns")
+    __slots__ = ("_callback", "_queue", "age", "deadline_ns")
 
-    def __init__(self, owner: TimerQueue, deadline_ns: int, callback: Callable[[], None]) -> None:
-        self._owner = owner
-        self.deadline_ns = deadline_ns
-        self._callback: Callable[[], None] | None = callback
+    def __init__(self, queue: TimerQueue, callback: Callable[[], None]) -> None:
+        self._queue = queue
+        self._callback = callback
+        self.deadline_ns = NEVER
+        self.age = 0  # tells its present entry in the queue from earlier ones; 0: not active
 
     @property
     def active(self) -> bool:
-        """Whether it has neither run nor been cancelled."""
-        return self._callback is not None
+        """Whether it is set, and has neither run nor been cancelled since."""
+        return self.age != 0
+
+    def set(self, deadline_ns: int) -> None:
+        """Run once when the time has come, instead of when it was set for before."""
+        self._queue.add(self, deadline_ns)
 
     def cancel(self) -> None:
         """Do not run it any more. Harmless when repeated, or when it has run."""
-        if self._callback is not None:
-            self._callback = None
-            self._owner.forget()
+        if self.age:
+            self.age = 0
+            self._queue.forget(self)
 
-    def fire(self) -> bool:
-        """Run it unless it was cancelled; whether it ran."""
-        callback, self._callback = self._callback, None
-        if callback is None:
-            return False
-        callback()
-        return True
+    def fire(self) -> None:
+        """Its time has come."""
+        self.age = 0
+        self._callback()
 
 
 class Clock(Protocol):
@@ -61,37 +67,54 @@ class Clock(Protocol):
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Have `callback` called once when the time has come: not before, possibly later, never from within this call."""
 
+    def timer(self, callback: Callable[[], None]) -> Timer:
+        """A timer that is not set: for what is to be called at one time after the other."""
+
 
 class TimerQueue:
-    """Timers ordered by deadline, then by age. Cancelled ones are swept, so that re-arming for ever needs no more memory."""
+    """Timers ordered by deadline, then by age. Stale entries are swept, so that re-arming for ever needs no more memory.
 
-    def __init__(self) -> None:
+    `first_ns` is when the earliest is due, NEVER if there is none. `earlier` is called when one is set that is due before
+    all others.
+    """
+
+    def __init__(self, earlier: Callable[[], None] | None = None) -> None:
         self._heap: list[tuple[int, int, Timer]] = []
         self._made = 0
-        self._cancelled = 0
+        self._stale = 0
+        self._earlier = earlier
+        self.first_ns = NEVER
 
-    def add(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """A new timer."""
-        timer = Timer(self, deadline_ns, callback)
-        self._made += 1
-        heappush(self._heap, (deadline_ns, self._made, timer))
-        return timer
+    def add(self, timer: Timer, deadline_ns: int) -> None:
+        """Set a timer."""
+        if timer.age:
+            timer.cancel()
+        if deadline_ns > NEVER:
+            deadline_ns = NEVER
+        self._made = timer.age = self._made + 1
+        timer.deadline_ns = deadline_ns
+        heappush(self._heap, (deadline_ns, timer.age, timer))
+        if deadline_ns < self.first_ns:
+            self.first_ns = deadline_ns
+            if self._earlier is not None:
+                self._earlier()
 
-    def forget(self) -> None:
-        """One of the timers was cancelled."""
-        self._cancelled += 1
-        if self._cancelled > _ENOUGH_CANCELLED and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].active]
+    def forget(self, timer: Timer) -> None:
+        """A timer was cancelled."""
+        self._stale += 1
+        if self._stale > _ENOUGH_STALE and self._stale * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].age == entry[1]]
             heapify(self._heap)
-            self._cancelled = 0
+            self._stale = 0
+        if timer.deadline_ns == self.first_ns:
+            self._find_first()
 
-    def next_deadline_ns(self) -> int | None:
-        """When the earliest timer is due; None if there is none."""
+    def _find_first(self) -> None:
         heap = self._heap
-        while heap and not heap[0][2].active:
+        while heap and heap[0][2].age != heap[0][1]:
             heappop(heap)
-            self._cancelled -= 1
-        return heap[0][0] if heap else None
+            self._stale -= 1
+        self.first_ns = heap[0][0] if heap else NEVER
 
     def run_due(self, now_ns: int) -> int:
         """Run what is due at `now_ns` and was there when the call began; how many ran."""
@@ -100,46 +123,63 @@ class TimerQueue:
         ran = 0
         while self._heap and self._heap[0][0] <= now_ns:  # what a callback adds may be a new list
             entry = heappop(self._heap)
-            if entry[1] > newest:
-                later.append(entry)  # made by a callback: its turn comes with the next call, so that every call ends
-            elif entry[2].fire():
-                ran += 1
+            timer = entry[2]
+            if timer.age != entry[1]:
+                self._stale -= 1
+            elif entry[1] > newest:
+                later.append(entry)  # set by a callback: its turn comes with the next call, so that every call ends
             else:
-                self._cancelled -= 1
+                ran += 1
+                timer.fire()
         for entry in later:
             heappush(self._heap, entry)
+        self._find_first()
         return ran
 
     def __len__(self) -> int:
-        """How many entries are kept, cancelled ones included."""
+        """How many entries are kept, stale ones included."""
         return len(self._heap)
 
 
-class InstructionClock:
+class QueueClock:
+    """What the clocks have in common: their timers."""
+
+    def __init__(self, earlier: Callable[[], None] | None = None) -> None:
+        self.timers = TimerQueue(earlier)
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
+        """As `Clock.call_at`."""
+        timer = Timer(self.timers, callback)
+        self.timers.add(timer, deadline_ns)
+        return timer
+
+    def timer(self, callback: Callable[[], None]) -> Timer:
+        """As `Clock.timer`."""
+        return Timer(self.timers, callback)
+
+    def next_deadline_ns(self) -> int | None:
+        """How far an idle machine may skip, or its owner sleep; None if nothing will ever happen by itself."""
+        first_ns = self.timers.first_ns
+        return None if first_ns == NEVER else first_ns
+
+
+class InstructionClock(QueueClock):
     """A clock that moves only when told: a function of what was executed, the same in every run."""
 
-    def __init__(self, now_ns: int = 0) -> None:
+    def __init__(self, now_ns: int = 0, *, earlier: Callable[[], None] | None = None) -> None:
+        super().__init__(earlier)
         self._now_ns = now_ns
-        self._timers = TimerQueue()
 
     def now_ns(self) -> int:
         """The time it was last moved to."""
         return self._now_ns
-
-    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """As `Clock.call_at`."""
-        return self._timers.add(deadline_ns, callback)
-
-    def next_deadline_ns(self) -> int | None:
-        """How far an idle machine may skip; None if nothing will ever happen by itself."""
-        return self._timers.next_deadline_ns()
 
     def advance_to(self, now_ns: int) -> int:
         """Move to `now_ns`, then run what is due; how many timers ran. Raises ConfigurationError for a time in the past."""
         if now_ns < self._now_ns:
             raise ConfigurationError(f"time does not go back: from {self._now_ns} ns to {now_ns} ns")
         self._now_ns = now_ns
-        return self._timers.run_due(now_ns)
+        return self.timers.run_due(now_ns)
 
     def advance(self, ns: int) -> int:
         """Move on by `ns`."""
@@ -154,30 +194,28 @@ class InstructionClock:
         self._now_ns = state["now_ns"]
 
 
-class HostClock:
+class HostClock(QueueClock):
     """The host's monotonic time, from `now_ns` on. Stops while `paused`, so that a stopped machine misses nothing."""
 
-    def __init__(self, now_ns: int = 0, *, source: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self,
+        now_ns: int = 0,
+        *,
+        source: Callable[[], int] = time.monotonic_ns,
+        earlier: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(earlier)
         self._source = source
         self._offset_ns = now_ns - source()
         self._paused_ns: int | None = None
-        self._timers = TimerQueue()
 
     def now_ns(self) -> int:
         """Host time since the start, pauses left out."""
         return self._source() + self._offset_ns if self._paused_ns is None else self._paused_ns
 
-    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """As `Clock.call_at`."""
-        return self._timers.add(deadline_ns, callback)
-
-    def next_deadline_ns(self) -> int | None:
-        """Until when the owner may sleep; None if nothing will ever happen by itself."""
-        return self._timers.next_deadline_ns()
-
     def run_due(self) -> int:
         """Run what is due now; how many timers ran."""
-        return self._timers.run_due(self.now_ns())
+        return self.timers.run_due(self.now_ns())
 
     def pause(self) -> None:
         """Stop. Harmless when repeated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from belljar.devices.clock import MIN_TICK_NS, NS_PER_SECOND, Clock, Timer
+from belljar.devices.clock import MIN_TICK_NS, NS_PER_SECOND, Clock
 from belljar.devices.pit_counter import LATCH_COMMAND, PitCounter
 
 PIT_PORT = 0x40
@@ -31,7 +31,7 @@ class Pit:
         self._line = line
         self._connected = True
         self._out = True
-        self._timer: Timer | None = None
+        self._timer = clock.timer(self._tick)
 
     def now(self) -> int:
         """The time in ticks of the input clock."""
@@ -46,7 +46,7 @@ class Pit:
         """A counter's byte, or a control word."""
         number = port - PIT_PORT
         now = self.now()
-        if self._timer is not None and self._timer.deadline_ns <= self._clock.now_ns():
+        if self._timer.active and self._timer.deadline_ns <= self._clock.now_ns():
             self._timer.cancel()
             self._tick()  # its owner has not come round to it yet
         if number != CONTROL:
@@ -105,26 +105,23 @@ class Pit:
         if out != self._out:
             self._out = out
             self._drive(out)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         if self._line is None or not self._connected:
             return
         pulse_end = counter.next_pulse_end(now)
         change = pulse_end if pulse_end is not None and out else counter.next_change(now)
         if change is not None:
-            self._timer = self._clock.call_at(_ns(change), self._tick)
+            self._timer.set(_ns(change))
 
     def _tick(self) -> None:
         """The output changed, perhaps several times: a low pulse that is over is still an edge for the interrupt chip."""
-        self._timer = None
         now = self.now()
         counter = self.counters[0]
         pulse_end = counter.next_pulse_end(now)
         if pulse_end is not None and self._out and now > counter.start:
             self._drive(False)
             self._drive(True)
-            self._timer = self._clock.call_at(max(_ns(pulse_end), self._clock.now_ns() + MIN_TICK_NS), self._tick)
+            self._timer.set(max(_ns(pulse_end), self._clock.now_ns() + MIN_TICK_NS))
             return
         out = counter.out(now)
         if out == self._out:
@@ -138,7 +135,7 @@ class Pit:
             over = counter.next_change(change)
             change = over if over == change + 1 else change
         if change is not None:
-            self._timer = self._clock.call_at(max(_ns(change), soonest), self._tick)
+            self._timer.set(max(_ns(change), soonest))
 
     def state(self) -> dict[str, Any]:
         """The counters, counter 0's output as the line knows it, and when it will be looked at again."""
@@ -146,7 +143,7 @@ class Pit:
             "counters": [counter.state() for counter in self.counters],
             "out": int(self._out),
             "connected": int(self._connected),
-            "timer_ns": self._timer.deadline_ns if self._timer is not None else -1,
+            "timer_ns": self._timer.deadline_ns if self._timer.active else -1,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -155,11 +152,9 @@ class Pit:
             counter.restore(saved)
         self._out = bool(state["out"])
         self._connected = bool(state["connected"])
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         if state["timer_ns"] >= 0:
-            self._timer = self._clock.call_at(state["timer_ns"], self._tick)
+            self._timer.set(state["timer_ns"])
 
 
 def _ns(tick: int) -> int:

@@ -44,6 +44,14 @@ _LVT_TIMER = int(Reg.LVT_TIMER)
 _LINTS = (Reg.LVT_LINT0, Reg.LVT_LINT1)
 
 
+NOWHERE = -1
+"""No guest-physical address."""
+
+
+def _ignore(value: int) -> None:
+    pass
+
+
 class Acknowledger(Protocol):
     """The 8259 pair: asked for a vector when an interrupt of mode ExtINT is taken."""
 
@@ -90,11 +98,15 @@ class Lapic:
         self._lint_level = [False, False]
         self.extint = False
         """An ExtINT message came over the APIC bus and was not taken yet."""
-        self.base = regs.LAPIC_GPA | regs.BASE_ENABLED | (regs.BASE_BSP if bsp else 0)
+        self.window_gpa = NOWHERE
+        """Where its page lies in guest-physical memory, or NOWHERE."""
+        self.task_priority_written: Callable[[int], None] = _ignore
+        """Called when the guest writes TPR, but not for MOV CR8."""
+        self._place(regs.LAPIC_GPA | regs.BASE_ENABLED | (regs.BASE_BSP if bsp else 0))
         self.lvt: dict[int, int] = {}
         self._writers: dict[int, Callable[[int], None]] = {
             Reg.ID: self._write_id,
-            Reg.TPR: self.set_tpr,
+            Reg.TPR: self._write_tpr,
             Reg.EOI: self._write_eoi,
             Reg.LDR: self._write_ldr,
             Reg.DFR: self._write_dfr,
@@ -230,6 +242,10 @@ class Lapic:
         """The task priority register."""
         self.vectors.set_tpr(value & VECTOR_MASK)
         self._offer()
+
+    def _write_tpr(self, value: int) -> None:
+        self.set_tpr(value)
+        self.task_priority_written(self.vectors.tpr)
 
     def _offer(self) -> None:
         if self.vectors.irr and self.vectors.deliverable() >= 0:
@@ -498,11 +514,16 @@ class Lapic:
     def set_base(self, value: int) -> None:
         """IA32_APIC_BASE, checked by the caller. Switching off loses the state (SDM 3A 11.4.3)."""
         changed = self.base ^ value
-        self.base = value
+        self._place(value)
         if changed & regs.BASE_ENABLED:
             self.reset()
         elif changed & regs.BASE_X2APIC:
             self.icr = 0
+
+    def _place(self, base: int) -> None:
+        self.base = base
+        memory_mapped = base & (regs.BASE_ENABLED | regs.BASE_X2APIC) == regs.BASE_ENABLED
+        self.window_gpa = base & -regs.LAPIC_SIZE if memory_mapped else NOWHERE
 
     def state(self) -> dict[str, Any]:
         """Everything but what waits on the APIC bus, where nothing waits."""
@@ -526,7 +547,8 @@ class Lapic:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take it back; nobody is woken."""
-        self.base, self.xapic_id, self.ldr, self.dfr = state["base"], state["xapic_id"], state["ldr"], state["dfr"]
+        self._place(state["base"])
+        self.xapic_id, self.ldr, self.dfr = state["xapic_id"], state["ldr"], state["dfr"]
         self.svr, self.esr, self._errors, self.icr = state["svr"], state["esr"], state["errors"], state["icr"]
         self.extint, self.arbitrated = bool(state["extint"]), state["arbitrated"]
         self._lint_level = [bool(level) for level in state["lint"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from belljar.devices.clock import MIN_TICK_NS, Clock, Timer, Tsc
+from belljar.devices.clock import MIN_TICK_NS, Clock, Tsc
 from belljar.devices.lapic_registers import DIVIDE_WRITABLE
 
 ONE_SHOT, PERIODIC, TSC_DEADLINE, RESERVED_MODE = range(4)
@@ -36,7 +36,7 @@ class ApicTimer:
         self._expire = expire
         self._tsc = tsc or Tsc(clock)
         self._bus_period_ns = bus_period_ns
-        self._timer: Timer | None = None
+        self._timer = clock.timer(self._run_out)
         self._audible = False
         self.mode = ONE_SHOT
         self.initial = 0
@@ -47,7 +47,7 @@ class ApicTimer:
 
     def reset(self) -> None:
         """As after power-up."""
-        self._disarm()
+        self._timer.cancel()
         self._audible = False
         self.mode = ONE_SHOT
         self.initial = self.configuration = 0
@@ -125,26 +125,21 @@ class ApicTimer:
         """The relation between the time-stamp counter and the clock has changed."""
         self._arm()
 
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _arm(self, overdue: bool = False) -> None:
         """Make the appointment; with `overdue` also that of a one-shot whose time has come and that did not run yet."""
-        self._disarm()
+        self._timer.cancel()
         if not self._audible:
             return
         now_ns = self._clock.now_ns()
         if self.mode == TSC_DEADLINE:
             if self._deadline:
-                self._timer = self._clock.call_at(max(self._tsc.ns_at(self._deadline), now_ns), self._run_out)
+                self._timer.set(max(self._tsc.ns_at(self._deadline), now_ns))
         elif self._period_ns and self.mode in (ONE_SHOT, PERIODIC):
             end_ns = self._start_ns + self._period_ns
             if self.mode == ONE_SHOT and (end_ns > now_ns or overdue):
-                self._timer = self._clock.call_at(end_ns, self._run_out)
+                self._timer.set(end_ns)
             elif self.mode == PERIODIC:
-                self._timer = self._clock.call_at(self._next_tick(now_ns), self._run_out)
+                self._timer.set(self._next_tick(now_ns))
 
     def _next_tick(self, now_ns: int) -> int:
         passed = (now_ns - self._start_ns) // self._period_ns
@@ -154,14 +149,13 @@ class ApicTimer:
         return next_ns
 
     def _run_out(self) -> None:
-        self._timer = None
         if self.mode == TSC_DEADLINE:
             if self._tsc.read() < self._deadline:
                 self._arm()  # the counter was set back meanwhile
                 return
             self._deadline = 0
         elif self.mode == PERIODIC:
-            self._timer = self._clock.call_at(self._next_tick(self._clock.now_ns()), self._run_out)
+            self._timer.set(self._next_tick(self._clock.now_ns()))
         self._expire()
 
     def state(self) -> dict[str, Any]:
@@ -174,7 +168,7 @@ class ApicTimer:
             "start_ns": self._start_ns,
             "period_ns": self._period_ns,
             "deadline": self._deadline,
-            "armed": int(self._timer is not None),
+            "armed": int(self._timer.active),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -183,6 +177,6 @@ class ApicTimer:
         self.initial, self.configuration = state["initial"], state["configuration"]
         self._start_ns, self._period_ns = state["start_ns"], state["period_ns"]
         self._deadline = state["deadline"]
-        self._disarm()
+        self._timer.cancel()
         if state["armed"]:
             self._arm(overdue=True)

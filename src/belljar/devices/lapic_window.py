@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_registers import BASE_ENABLED, BASE_X2APIC, LAPIC_SIZE
+from belljar.devices.lapic_registers import LAPIC_SIZE
 from belljar.engine import Bus
 
-_PAGE = LAPIC_SIZE - 1
+_PAGE_MASK = -LAPIC_SIZE
 
 
 class LapicWindow:
@@ -23,13 +23,9 @@ class LapicWindow:
         self.port_read_block = bus.port_read_block
         self.port_write_block = bus.port_write_block
 
-    def _hit(self, gpa: int) -> bool:
-        base = self.lapic.base
-        return gpa & ~_PAGE == base & ~_PAGE and base & (BASE_ENABLED | BASE_X2APIC) == BASE_ENABLED
-
     def mmio_read(self, gpa: int, size: int) -> int:
         """A load. Registers are 32 bits at multiples of 16; a load across their end gives 0 (SDM 3A 11.4.1: undefined)."""
-        if not self._hit(gpa):
+        if gpa & _PAGE_MASK != self.lapic.window_gpa:
             return self.bus.mmio_read(gpa, size)
         index, byte = gpa >> 4 & 0xFF, gpa & 0xF
         value = self.lapic.read(index)
@@ -40,7 +36,7 @@ class LapicWindow:
 
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         """A store. Only 32 bits at a multiple of 16 reach a register."""
-        if not self._hit(gpa):
+        if gpa & _PAGE_MASK != self.lapic.window_gpa:
             self.bus.mmio_write(gpa, size, value)
             return
         if size != 4 or gpa & 0xF:

@@ -148,7 +148,7 @@ class Machine:
         if self.config.irqchip in ("user", "split"):
             self.bus = self._use_own_chips()
         else:
-            self.bus = LockedBus() if len(self.cpus) > 1 else Bus()
+            self.bus = LockedBus() if len(self.cpus) > 1 and self.engine.threaded else Bus()
         self.devices = (
             DebugConsole(output),
             Serial(output, self.config.input, line=self.line(COM1_GSI, "serial") if self.interrupts else None),
@@ -172,7 +172,7 @@ class Machine:
     def _use_own_chips(self) -> Bus:
         from belljar.machine.own_interrupts import OwnInterrupts  # as above
 
-        bus = LockedBus()
+        bus = LockedBus() if self.engine.threaded else Bus()
         assert self.vm is not None
         if self.config.irqchip == "split":
             from belljar.machine.split_interrupts import SplitInterrupts

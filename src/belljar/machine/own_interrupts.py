@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from threading import Condition
+from types import TracebackType
 from typing import Protocol
 
-from belljar.devices.bus import LockedBus
-from belljar.devices.clock import Clock, HostClock, Timer
+from belljar.devices.bus import Bus, LockedBus
+from belljar.devices.clock import Clock, HostClock
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route
@@ -25,24 +26,30 @@ NMI_LIKE = ("nmi", "smi", "init")
 
 
 class TimekeepersClock(HostClock):
-    """The host's time, which tells when a timer is made that is due before all others."""
-
-    def __init__(self, earlier: Callable[[], None]) -> None:
-        super().__init__()
-        self._earlier = earlier
-
-    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """As `Clock.call_at`."""
-        first_ns = self.next_deadline_ns()
-        timer = super().call_at(deadline_ns, callback)
-        if first_ns is None or deadline_ns < first_ns:
-            self._earlier()
-        return timer
+    """The host's time."""
 
     def due_ns(self) -> int | None:
         """When the first timer is due, as a time of time.monotonic_ns(); None if there is none."""
         first_ns = self.next_deadline_ns()
         return None if first_ns is None else time.monotonic_ns() + first_ns - self.now_ns()
+
+
+class Lockable(Protocol):
+    """What of `threading.Condition` is needed."""
+
+    def __enter__(self) -> object:
+        """Take it."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> object:
+        """Let go of it."""
+
+    def notify_all(self) -> None:
+        """Wake whoever waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let go of it until somebody notifies."""
 
 
 class Timekeeper(Clock, Protocol):
@@ -70,8 +77,8 @@ class OwnInterrupts:
     passing = (INTERRUPTED, HLT, IRQ_WINDOW_OPEN)
     """What a vCPU comes back with and goes on after."""
 
-    def __init__(self, cpus: Sequence[Cpu], bus: LockedBus) -> None:
-        self.lock = Condition(bus.lock)
+    def __init__(self, cpus: Sequence[Cpu], bus: Bus) -> None:
+        self.lock = self._make_lock(bus)
         self.clock = self._make_clock()
         self.seats: tuple[Seat | SplitSeat, ...] = ()
         self.chips = self._make_chips(len(cpus))
@@ -82,12 +89,17 @@ class OwnInterrupts:
         self.clock.pause()
 
     def _make_clock(self) -> Timekeeper:
-        return TimekeepersClock(lambda: self._wake(0))
+        return TimekeepersClock(earlier=lambda: self._wake(0))
+
+    def _make_lock(self, bus: Bus) -> Lockable:
+        assert isinstance(bus, LockedBus)
+        return Condition(bus.lock)
 
     def _make_chips(self, cpus: int) -> InterruptChips:
         return InterruptChips(self.clock, cpus=cpus, wake=self._wake)
 
-    def _make_seat(self, cpu: Cpu, bus: LockedBus) -> Seat | SplitSeat:
+    def _make_seat(self, cpu: Cpu, bus: Bus) -> Seat | SplitSeat:
+        assert isinstance(bus, LockedBus)
         return Seat(cpu, self.chips.lapics[cpu.index], bus, bus.lock)
 
     # -- lines -----------------------------------------------------------------------------------------------------
@@ -238,9 +250,8 @@ class OwnInterrupts:
     def begin(self, *, again: bool) -> None:
         """A run begins; `again`: behind the HLT with which everything ended."""
         self.clock.resume()
-        if again:
-            for seat in self.seats:
-                seat.leave_halt()
+        for seat in self.seats:
+            seat.begin(again=again)
 
     def end(self) -> None:
         """The run is over: time stands still."""

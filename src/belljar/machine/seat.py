@@ -14,7 +14,6 @@ from belljar.devices.lapic_window import LapicWindow
 from belljar.engine import Bus
 from belljar.exits import ExitReason, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
-from belljar.x86.flags import Rflags
 from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, Segment, SpecialRegisters
 
@@ -28,6 +27,9 @@ MAYBE_NMI = (DeliveryMode.NMI, DeliveryMode.SMI, DeliveryMode.INIT)
 """What a vCPU with RFLAGS.IF=0 takes."""
 
 
+HLT, IRQ_WINDOW_OPEN = ExitReason.HLT, ExitReason.IRQ_WINDOW_OPEN
+
+
 class Activity(Enum):
     """What a vCPU does (SDM 3C 25.4.2)."""
 
@@ -36,103 +38,135 @@ class Activity(Enum):
     WAIT_FOR_SIPI = 2
 
 
-class GuardedWindow:
+ACTIVE, HALTED, WAIT_FOR_SIPI = Activity.ACTIVE, Activity.HALTED, Activity.WAIT_FOR_SIPI
+"""Names of this module's own: an enum's member is dear to look up at each entry."""
+
+UNKNOWN = -1
+"""No task priority."""
+
+
+class GuardedWindow(LapicWindow):
     """The buses as one vCPU sees them, its local APIC's page included, under the lock of the chips."""
 
-    def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock) -> None:
-        self._cpu = cpu
-        self._lapic = lapic
-        self._window = LapicWindow(lapic, bus)
+    def __init__(self, lapic: Lapic, bus: Bus, lock: RLock) -> None:
+        super().__init__(lapic, bus)
         self._lock = lock
-        self.port_read = bus.port_read
-        self.port_write = bus.port_write
-        self.port_read_block = bus.port_read_block
-        self.port_write_block = bus.port_write_block
 
     def mmio_read(self, gpa: int, size: int) -> int:
         """A load."""
         with self._lock:
-            return self._window.mmio_read(gpa, size)
+            return super().mmio_read(gpa, size)
 
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         """A store."""
         with self._lock:
-            before = self._lapic.cr8
-            self._window.mmio_write(gpa, size, value)
-            if self._lapic.cr8 != before:
-                self._cpu.vcpu.kick()  # the next entry sets what it reads in CR8
+            super().mmio_write(gpa, size, value)
 
 
 class Seat:
-    """A vCPU and its local APIC. All calls under the lock of the chips, and while the vCPU does not run."""
+    """A vCPU and its local APIC. All calls under the lock of the chips, and while the vCPU does not run.
 
-    def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock) -> None:
+    With a `lock`, the vCPU's accesses to memory take it. `stale` is set by whoever wakes it: `prepare` has to look again.
+    """
+
+    def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock | None = None) -> None:
         self.cpu = cpu
         cpu.keeper = self
         self.lapic = lapic
-        self.bus = GuardedWindow(cpu, lapic, bus, lock)
-        self.activity = Activity.WAIT_FOR_SIPI if cpu.index else Activity.ACTIVE
+        self.bus = LapicWindow(lapic, bus) if lock is None else GuardedWindow(lapic, bus, lock)
+        self.activity = WAIT_FOR_SIPI if cpu.index else ACTIVE
+        self.stale = True
         self._initialized = not cpu.index
         self._sipi_vector = 0
         self._interruptible = True
-        self._task_priority = 0  # what the vCPU was entered with
+        self._task_priority = UNKNOWN  # what the vCPU was entered with
+        self._window_wanted = False
+        lapic.task_priority_written = self._guest_wrote_task_priority
         # Not the TSC deadline timer: without a local APIC of its own KVM takes that MSR for itself, and CPUID has no such timer.
         self._msrs = LapicMsrs(lapic, tsc_deadline=False)
 
     def prepare(self) -> bool:
         """Before an entry: bring the vCPU what waits for it; False if it has nothing to run for."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
-        if lapic.accept_init():
+        self.stale = False
+        if lapic.signals.pending:
+            self._take_signals()
+        if self.activity is WAIT_FOR_SIPI:
+            return False
+        waiting = lapic.has_interrupt()
+        if waiting and vcpu.ready_for_interrupt():
+            vcpu.inject_interrupt(lapic.acknowledge())
+            self.activity = ACTIVE
+            waiting = lapic.has_interrupt()
+        if waiting or self._window_wanted:
+            vcpu.request_interrupt_window(waiting)
+            self._window_wanted = waiting
+        priority = lapic.cr8
+        if priority != self._task_priority:
+            vcpu.task_priority = self._task_priority = priority
+        return self.activity is ACTIVE
+
+    def _take_signals(self) -> None:
+        """INIT, start-up IPIs, SMIs and NMIs."""
+        signals = self.lapic.signals
+        if self.lapic.accept_init():
             self._start(Segment(RESET_SELECTOR, RESET_BASE, type=11), RESET_RIP)
-            self.activity = Activity.WAIT_FOR_SIPI if self.cpu.index else Activity.ACTIVE
+            self.activity = WAIT_FOR_SIPI if self.cpu.index else ACTIVE
             self._initialized = True
-        vector = lapic.signals.take_sipi()
-        if self.activity is Activity.WAIT_FOR_SIPI:
+        vector = signals.take_sipi()
+        if self.activity is WAIT_FOR_SIPI:
             if vector < 0 or not self._initialized:
-                return False
+                return
             self._sipi_vector = vector
             self._start(Segment(vector << 8, vector << 12, type=11), 0)
-            self.activity = Activity.ACTIVE
-        lapic.signals.take_smi()  # there is no system-management mode that it could lead to
-        while lapic.signals.take_nmi():
-            vcpu.inject_nmi()
-            self.activity = Activity.ACTIVE
-        if lapic.has_interrupt() and vcpu.ready_for_interrupt():
-            vcpu.inject_interrupt(lapic.acknowledge())
-            self.activity = Activity.ACTIVE
-        vcpu.request_interrupt_window(lapic.has_interrupt())
-        if vcpu.task_priority != lapic.cr8:
-            vcpu.task_priority = lapic.cr8
-        self._task_priority = lapic.cr8
-        return self.activity is Activity.ACTIVE
+            self.activity = ACTIVE
+        signals.take_smi()  # there is no system-management mode that it could lead to
+        while signals.take_nmi():
+            self.cpu.vcpu.inject_nmi()
+            self.activity = ACTIVE
 
     def _start(self, cs: Segment, rip: int) -> None:
         special = SpecialRegisters(cs=cs, apic_base=self.lapic.base)
         self.cpu.vcpu.set_state(CpuState(Registers(rip=rip), special), "real")
+        self._task_priority = UNKNOWN
+
+    def _guest_wrote_task_priority(self, value: int) -> None:
+        self.cpu.vcpu.kick()  # the next entry sets what it reads in CR8
+        self.stale = True
 
     def came_back(self, reason: ExitReason) -> None:
         """After a run: what the guest did to its local APIC where the engine sees it, and whether it halted."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
+        if reason is HLT:
+            self.activity = HALTED
+            self._interruptible = vcpu.ready_for_interrupt()
+        elif reason is IRQ_WINDOW_OPEN:
+            self.stale = True
         if vcpu.apic_base != lapic.base:
             self._msrs.write_msr(Msr.IA32_APIC_BASE, vcpu.apic_base)
         if vcpu.task_priority != self._task_priority:  # else the APIC's own register is the newer one
-            lapic.cr8 = vcpu.task_priority
-        if reason is ExitReason.HLT:
-            self.activity = Activity.HALTED
-            self._interruptible = bool(vcpu.get_registers().rflags & Rflags.IF)
+            lapic.cr8 = self._task_priority = vcpu.task_priority
+            self.stale = True
+
+    def begin(self, *, again: bool) -> None:
+        """A run begins; `again`: a halted vCPU goes on behind its HLT. The host may have changed its state meanwhile."""
+        self.stale = True
+        self._task_priority = UNKNOWN
+        if again:
+            self.leave_halt()
 
     def leave_halt(self) -> None:
         """Go on behind the HLT."""
-        if self.activity is Activity.HALTED:
-            self.activity = Activity.ACTIVE
+        if self.activity is HALTED:
+            self.activity = ACTIVE
 
     @property
     def mp_state(self) -> MpState:
         """What the vCPU waits for, as KVM's local APICs tell it (api.rst 4.38)."""
         from belljar.x86.mp_state import MpState  # few ask
 
-        if self.activity is not Activity.WAIT_FOR_SIPI:
-            return MpState.RUNNABLE if self.activity is Activity.ACTIVE else MpState.HALTED
+        if self.activity is not WAIT_FOR_SIPI:
+            return MpState.RUNNABLE if self.activity is ACTIVE else MpState.HALTED
         if not self._initialized:
             return MpState.UNINITIALIZED
         return MpState.INIT_RECEIVED if self.lapic.signals.sipi < 0 else MpState.SIPI_RECEIVED
@@ -143,23 +177,23 @@ class Seat:
         name = value.name
         self.lapic.signals.take_sipi()
         self._initialized = name != "UNINITIALIZED"
-        self._interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
-        self.activity = {"RUNNABLE": Activity.ACTIVE, "HALTED": Activity.HALTED}.get(name, Activity.WAIT_FOR_SIPI)
+        self._interruptible = self.cpu.vcpu.ready_for_interrupt()
+        self.activity = {"RUNNABLE": ACTIVE, "HALTED": HALTED}.get(name, WAIT_FOR_SIPI)
         if name == "SIPI_RECEIVED":
-            self.lapic.signals.sipi = self._sipi_vector
+            self.lapic.signals.raise_sipi(self._sipi_vector)
 
     @property
     def wants_to_run(self) -> bool:
         """Whether there is something to run for, or something has come for it."""
-        if self.activity is Activity.ACTIVE or self.lapic.signals.pending:
+        if self.activity is ACTIVE or self.lapic.signals.pending:
             return True
-        return self.activity is Activity.HALTED and self._interruptible and self.lapic.has_interrupt()
+        return self.activity is HALTED and self._interruptible and self.lapic.has_interrupt()
 
     def asleep(self) -> bool:
         """Whether only another vCPU, a chip's NMI or the host could wake it."""
-        if self.lapic.signals.pending or self.activity is Activity.ACTIVE:
+        if self.lapic.signals.pending or self.activity is ACTIVE:
             return False
-        return self.activity is Activity.WAIT_FOR_SIPI or not self._interruptible
+        return self.activity is WAIT_FOR_SIPI or not self._interruptible
 
     def may_get_nmi(self) -> bool:
         """Whether its LINT0 makes NMIs of what comes there (the 8254's ticks, for one)."""

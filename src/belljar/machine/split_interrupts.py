@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from belljar.devices.apic_message import ApicMessage
-from belljar.devices.bus import LockedBus
+from belljar.devices.bus import Bus
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.ioapic import MASKED
 from belljar.devices.lines import IoapicRoute, LineRoute, Route, check_gsi
@@ -22,7 +22,7 @@ class SplitInterrupts(OwnInterrupts):
 
     passing = (ExitReason.INTERRUPTED, ExitReason.IRQ_WINDOW_OPEN, ExitReason.IOAPIC_EOI)
 
-    def __init__(self, vm: Vm, cpus: Sequence[Cpu], bus: LockedBus) -> None:
+    def __init__(self, vm: Vm, cpus: Sequence[Cpu], bus: Bus) -> None:
         self._vm = vm
         self._table: list[MessageRoute] = []
         super().__init__(cpus, bus)
@@ -37,7 +37,7 @@ class SplitInterrupts(OwnInterrupts):
             redirected=lambda pin: self._tell_engine(),
         )
 
-    def _make_seat(self, cpu: Cpu, bus: LockedBus) -> SplitSeat:
+    def _make_seat(self, cpu: Cpu, bus: Bus) -> SplitSeat:
         return SplitSeat(cpu, self.chips, bus)
 
     def _send(self, message: ApicMessage) -> int:

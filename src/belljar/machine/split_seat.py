@@ -38,8 +38,8 @@ class SplitSeat:
             if isinstance(exit, IoapicEoi):
                 self._chips.ioapic.end_of_interrupt(exit.vector)
 
-    def leave_halt(self) -> None:
-        """The engine does that."""
+    def begin(self, *, again: bool) -> None:
+        """The engine has a halted vCPU go on."""
 
     def asleep(self) -> bool:
         """The engine knows."""

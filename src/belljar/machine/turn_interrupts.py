@@ -1,81 +1,62 @@
-"""The same for vCPUs that run in turn: time is what they have executed, and idle time is skipped."""
+"""Interrupt chips of a machine whose vCPUs run in turn: time is what they have executed, and idle time is skipped."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
-from belljar.devices.bus import LockedBus
-from belljar.devices.clock import InstructionClock, Timer
-from belljar.engine import Vcpu
+from belljar.devices.bus import Bus
+from belljar.devices.clock import NEVER
 from belljar.exits import Exit, ExitReason
 from belljar.machine.cpu import Cpu
-from belljar.machine.own_interrupts import INTERRUPTED, OwnInterrupts, Timekeeper
-from belljar.machine.seat import Seat
-from belljar.machine.split_seat import SplitSeat
+from belljar.machine.own_interrupts import HLT, INTERRUPTED, IRQ_WINDOW_OPEN, Lockable, OwnInterrupts, Timekeeper
+from belljar.machine.seat import ACTIVE, Seat
+from belljar.machine.turn_clock import TurnClock
+from belljar.machine.turn_lock import TurnLock
 
 INSTRUCTION_LIMIT = ExitReason.INSTRUCTION_LIMIT
 
-
-class TurnClock(InstructionClock):
-    """One nanosecond an instruction, whichever vCPU executes it; it can be read in the middle of a run.
-
-    The processors' own time-stamp counters show the same.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._running: Vcpu | None = None
-        self._offset_ns = 0
-
-    def now_ns(self) -> int:
-        """Nanoseconds since the machine was made."""
-        if self._running is None:
-            return self._now_ns
-        return self._offset_ns + self._running.instructions_retired()
-
-    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """As `Clock.call_at`. A run that is going on ends if it could miss this."""
-        first_ns = self.next_deadline_ns()
-        if self._running is not None and (first_ns is None or deadline_ns < first_ns):
-            self._running.kick()
-        return super().call_at(deadline_ns, callback)
-
-    def enter(self, vcpu: Vcpu) -> None:
-        """A vCPU begins to run."""
-        vcpu.clock_ns = self._now_ns
-        self._offset_ns = self._now_ns - vcpu.instructions_retired()
-        self._running = vcpu
-
-    def leave(self, vcpu: Vcpu, at_least_ns: int) -> None:
-        """It has run. Rounds without an instruction count too where they used up a run: `at_least_ns` is the time then."""
-        self._now_ns = max(self.now_ns(), at_least_ns)
-        self._running = None
-
-    def due_ns(self) -> int | None:
-        """The host need not wait for this clock."""
-        return None
-
-    def run_due(self) -> int:
-        """Run what is due now; how many timers ran."""
-        return self.advance(0)
-
-    def pause(self) -> None:
-        """It stands still by itself."""
-
-    def resume(self) -> None:
-        """It goes on by itself."""
+ROUNDS_PER_LOOK = 64
+"""Entries between two looks at the host's clock, beside the engine's own in long runs."""
 
 
 class TurnInterrupts(OwnInterrupts):
     """As `OwnInterrupts`, for an engine that counts instructions and wants no threads: the same in every run."""
 
-    def __init__(self, cpus: Sequence[Cpu], bus: LockedBus) -> None:
+    def __init__(self, cpus: Sequence[Cpu], bus: Bus) -> None:
         self._time = TurnClock()
-        self._left: int | None = None
+        self._turns = TurnLock(self._call)
+        self._cpus = cpus
+        self._attention = False
+        self._turn_seats: tuple[Seat, ...] = ()
         super().__init__(cpus, bus)
+        self._turn_seats = tuple(seat for seat in self.seats if isinstance(seat, Seat))
 
     def _make_clock(self) -> Timekeeper:
         return self._time
+
+    def _make_lock(self, bus: Bus) -> Lockable:
+        return self._turns
+
+    def _make_seat(self, cpu: Cpu, bus: Bus) -> Seat:
+        return Seat(cpu, self.chips.lapics[cpu.index], bus)
+
+    def _call(self) -> None:
+        for cpu in self._cpus:
+            cpu.vcpu.kick()
+
+    def _wake(self, index: int) -> None:
+        if index < len(self._turn_seats):
+            seat = self._turn_seats[index]
+            seat.stale = True
+            running = self._time.running
+            if running is not None and running is seat.cpu.vcpu:
+                running.kick()
+
+    def wake_all(self) -> None:
+        """As `OwnInterrupts.wake_all`."""
+        self._attention = True
+        super().wake_all()
 
     def run(
         self,
@@ -89,52 +70,78 @@ class TurnInterrupts(OwnInterrupts):
         patient: bool,
     ) -> ExitReason | None:
         """As `OwnInterrupts.run`; `instructions` is for all entries together."""
-        self._left = instructions
-        return super().run(
-            index,
-            deadline_ns=deadline_ns,
-            instructions=instructions,
-            over=over,
-            observer=observer,
-            single_exit=single_exit,
-            patient=patient,
-        )
+        seat, clock, turns = self._turn_seats[index], self._time, self._turns
+        left = instructions
+        rounds = 0
+        with turns:
+            while True:
+                if clock.time_left() <= 0:
+                    clock.run_due()
+                if turns.callers or self._attention:
+                    self._attend()
+                    if over():
+                        return INTERRUPTED
+                if rounds % ROUNDS_PER_LOOK == 0 and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+                    return INTERRUPTED
+                rounds += 1
+                if (seat.stale or seat.activity is not ACTIVE) and not seat.prepare():
+                    if self.all_asleep():
+                        return HLT
+                    if not patient:
+                        return None
+                    self.rest(deadline_ns)
+                    continue
+                budget = self._budget(left)
+                reason, ran = self._enter_for(budget, seat, deadline_ns, single_exit, observer)
+                if left is not None:
+                    left -= ran
+                if reason is INSTRUCTION_LIMIT and budget is not None and (left is None or left > 0):
+                    continue  # a timer is due
+                if reason is INTERRUPTED:
+                    seat.came_back(reason)
+                    if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
+                        return reason
+                elif reason is HLT or reason is IRQ_WINDOW_OPEN:
+                    seat.came_back(reason)
+                else:
+                    return reason
 
-    def _enter(
+    def _attend(self) -> None:
+        self._attention = False
+        if self._turns.callers:
+            self._turns.let_in()
+
+    def _budget(self, left: int | None) -> int | None:
+        to_timer = self._time.time_left()
+        if to_timer > NEVER >> 1:
+            return left
+        return to_timer if left is None or to_timer < left else left
+
+    def _enter_for(
         self,
-        seat: Seat | SplitSeat,
-        until_ns: int | None,
-        instructions: int | None,
+        budget: int | None,
+        seat: Seat,
+        deadline_ns: int | None,
         single_exit: bool,
         observer: Callable[[Exit], None] | None,
-    ) -> ExitReason:
+    ) -> tuple[ExitReason, int]:
+        """Enter the guest for so many instructions at most: the reason why it came back, and how long it ran."""
         vcpu, clock = seat.cpu.vcpu, self._time
-        begin_ns = clock.now_ns()
-        first_ns = clock.next_deadline_ns()
-        budget = self._left
-        if first_ns is not None:
-            to_timer = max(first_ns - begin_ns, 1)
-            budget = to_timer if budget is None else min(budget, to_timer)
         clock.enter(vcpu)
-        used_up = False
+        end_ns = 0
         try:
             reason = vcpu.run(
-                seat.bus, deadline_ns=until_ns, instructions=budget, single_exit=single_exit, observer=observer
+                seat.bus, deadline_ns=deadline_ns, instructions=budget, single_exit=single_exit, observer=observer
             )
-            used_up = reason is INSTRUCTION_LIMIT and budget is not None
+            if reason is INSTRUCTION_LIMIT and budget is not None:
+                end_ns = clock.entered_ns + budget
         finally:
-            clock.leave(vcpu, begin_ns + budget if used_up and budget is not None else begin_ns)
-        if self._left is not None:
-            self._left -= clock.now_ns() - begin_ns
-        if used_up and (self._left is None or self._left > 0):
-            return INTERRUPTED  # a timer is due
-        return reason
+            ran = clock.leave(vcpu, end_ns)
+        return reason, ran
 
     def rest(self, until_ns: int | None) -> None:
         """Skip to the next timer; where there is none, wait for the host."""
-        first_ns = self._time.next_deadline_ns()
-        if first_ns is None:
+        if self._time.timers.first_ns == NEVER:
             super().rest(until_ns)
-            return
-        self.lock.wait(0)  # another thread may have something for the chips
-        self._time.advance_to(max(first_ns, self._time.now_ns()))
+        else:
+            self._time.skip()
