@@ -21,7 +21,7 @@ class CpuSignals:
     The vCPU keeps `nmi_blocked` up to date, from the delivery of an NMI to the IRET that ends it.
     """
 
-    __slots__ = ("_wake", "init", "nmi_blocked", "nmis", "sipi", "smi")
+    __slots__ = ("_wake", "init", "nmi_blocked", "nmis", "pending", "sipi", "smi")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -29,11 +29,11 @@ class CpuSignals:
         self.nmi_blocked = self.smi = self.init = False
         self.sipi = NO_SIPI
         """The vector of a start-up IPI (start at `vector << 12`), or `NO_SIPI`."""
-
-    @property
-    def pending(self) -> bool:
+        self.pending = False
         """Whether anything waits."""
-        return self.nmi or self.smi or self.init or self.sipi >= 0
+
+    def _settle(self) -> None:
+        self.pending = self.nmis > 0 or self.smi or self.init or self.sipi >= 0
 
     @property
     def nmi(self) -> bool:
@@ -43,43 +43,51 @@ class CpuSignals:
     def raise_nmi(self) -> None:
         """Latch an NMI; more than can wait are lost."""
         self.nmis = min(self.nmis + 1, NMIS_BLOCKED if self.nmi_blocked else NMIS_OPEN)
+        self.pending = True
         self._wake()
 
     def raise_smi(self) -> None:
         """Latch a system-management interrupt."""
         self.smi = True
+        self.pending = True
         self._wake()
 
     def raise_init(self) -> None:
         """Latch INIT; a start-up IPI that came before it is forgotten."""
         self.init = True
         self.sipi = NO_SIPI
+        self.pending = True
         self._wake()
 
     def raise_sipi(self, vector: int) -> None:
         """Latch a start-up IPI."""
         self.sipi = vector
+        self.pending = True
         self._wake()
 
     def take_nmi(self) -> bool:
         """Whether an NMI waited; it does not any more, another may."""
         waited = self.nmis > 0
         self.nmis -= waited
+        self._settle()
         return waited
 
     def take_smi(self) -> bool:
         """Whether an SMI waited; it does not any more."""
         waited, self.smi = self.smi, False
+        self._settle()
         return waited
 
     def take_init(self) -> bool:
         """Whether INIT waited; it does not any more."""
         waited, self.init = self.init, False
+        self._settle()
         return waited
 
     def take_sipi(self) -> int:
         """The vector of a start-up IPI that waited, or `NO_SIPI`; it does not any more."""
         vector, self.sipi = self.sipi, NO_SIPI
+        self._settle()
         return vector
 
     def state(self) -> dict[str, Any]:
@@ -97,3 +105,4 @@ class CpuSignals:
         self.nmis, self.nmi_blocked = state["nmis"], bool(state["nmi_blocked"])
         self.smi, self.init = bool(state["smi"]), bool(state["init"])
         self.sipi = state["sipi"]
+        self._settle()

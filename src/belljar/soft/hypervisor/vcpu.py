@@ -92,7 +92,7 @@ class SoftVcpu:
         self.log = ExitLog(index)
         self.window = DeviceWindow(mmu, self)
         self.debug = DebugControl()
-        self.bus: Bus
+        self.bus: Bus | None = None
         self.reporting = False
         self.shows_deliveries = False
         self._careful = False
@@ -219,29 +219,25 @@ class SoftVcpu:
             self.answer(None)
         reporting = single_exit or observer is not None
         begun = -1
-        if instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful:
-            begun = self._enter_exactly(instructions)
-            if begun == PAUSE_LIMIT:
-                log = self.log
-                log.counts[INSTRUCTION_LIMIT] += 1
-                log.made = self._limit_reached
-                return LIMIT_REACHED
-        else:
-            self.memory.host_changed()
-        self.bus, self._observer, self._single_exit, self.reporting = bus, observer, single_exit, reporting
-        if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
-            return self.end(self.interrupted)  # a run of single exits never gets to look below
         try:
+            if instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful:
+                # The shortest way for the shortest runs.
+                begun = self.processor.enter_exactly(instructions)
+                if begun == PAUSE_LIMIT:
+                    log = self.log
+                    log.counts[INSTRUCTION_LIMIT] += 1
+                    log.made = self._limit_reached
+                    return LIMIT_REACHED
+            else:
+                self.memory.host_changed()
+            if bus is not self.bus:
+                self.bus = self.window.bus = bus
+            self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
+            if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+                return self.end(self.interrupted)  # a run of single exits never gets to look below
             if instructions is None and not self._careful:
                 return self._run_freely(deadline_ns)
             return self._run_counting(deadline_ns, instructions, begun)
-        except VmxError as error:
-            raise self._failed(error) from None
-
-    def _enter_exactly(self, instructions: int) -> int:
-        """The shortest way for the shortest runs: why the processor came back, PAUSE_LIMIT if they were all there was."""
-        try:
-            return self.processor.enter_exactly(instructions)
         except VmxError as error:
             raise self._failed(error) from None
 
@@ -288,7 +284,7 @@ class SoftVcpu:
         limit = None if instructions is None else begin + instructions
         if begun < 0 and limit is not None and begin >= limit:
             return self.end(self._limit_reached)
-        looks, looked_ns, look_at = EXITS_PER_LOOK, time.monotonic_ns(), begin + chunk
+        looks, looked_ns, look_at = EXITS_PER_LOOK, 0, begin + chunk
         while True:
             before = processor.retired
             if begun < 0:
@@ -311,7 +307,7 @@ class SoftVcpu:
                 now_ns = time.monotonic_ns()
                 if deadline_ns is not None and now_ns >= deadline_ns:
                     return self.end(self.interrupted)
-                if reason == PAUSE_BUDGET and not single_step:
+                if reason == PAUSE_BUDGET and looked_ns and not single_step:
                     chunk = next_chunk(chunk, now_ns - looked_ns)
                 looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + chunk
 
@@ -326,10 +322,10 @@ class SoftVcpu:
         """
         self._carried += 1
         window = self.window
-        window.open(self.bus, device_gpa)
+        window.device_gpa = device_gpa
         reason = self.processor.emulate(window, device_gpa)
         if window.failure is not None:
-            raise window.failure
+            window.fail()
         return reason
 
     def carried_out(self, reason: int) -> ExitReason | None:

@@ -24,23 +24,24 @@ class Owner(Protocol):
 class DeviceWindow:
     """Answers the processor's accesses from memory slots and the bus. `failure` is what a device raised, if one did.
 
+    `bus` is whose devices are behind it, `device_gpa` a page that no memory slot has.
     `ahead` holds what INS has asked of its port and not yet stored.
     """
 
     def __init__(self, mmu: Mmu, owner: Owner) -> None:
         self._mmu = mmu
         self._owner = owner
-        self._bus: Bus
-        self._device_gpa = -1
+        self.bus: Bus
+        self.device_gpa = -1
         self.failure: BaseException | None = None
         self.ahead = b""
         self._expected = (0, 0, 1)
 
-    def open(self, bus: Bus, device_gpa: int) -> None:
-        """Before an instruction; no memory slot has the page `device_gpa`."""
-        self._bus = bus
-        self._device_gpa = device_gpa
-        self.failure = None
+    def fail(self) -> None:
+        """Raise what a device raised."""
+        failure, self.failure = self.failure, None
+        assert failure is not None
+        raise failure
 
     def resolve(self, gpa: int, wanted: int) -> bool:
         """Map memory at `gpa` if there is some for it."""
@@ -48,13 +49,13 @@ class DeviceWindow:
 
     def read(self, gpa: int, size: int) -> int:
         """A load: from read-only memory, of which only stores are a device's, or from the bus."""
-        if gpa & PAGE_MASK != self._device_gpa and self._mmu.find(gpa) is not None:
+        if gpa & PAGE_MASK != self.device_gpa and self._mmu.find(gpa) is not None:
             return int.from_bytes(self._mmu.read(gpa, size).ljust(size, b"\xff"), "little")
         owner = self._owner
         owner.log.counts[MMIO] += 1
         value = (1 << 8 * size) - 1
         try:
-            value &= self._bus.mmio_read(gpa, size)
+            value &= self.bus.mmio_read(gpa, size)
         finally:
             if owner.reporting:
                 owner.log.mmio(gpa, False, size, value)
@@ -67,10 +68,10 @@ class DeviceWindow:
         owner = self._owner
         owner.log.counts[MMIO] += 1
         if not owner.reporting:  # nobody will ask what it was
-            self._bus.mmio_write(gpa, size, value)
+            self.bus.mmio_write(gpa, size, value)
             return
         owner.log.mmio(gpa, True, size, value)
-        self._bus.mmio_write(gpa, size, value)
+        self.bus.mmio_write(gpa, size, value)
         owner.report_access()
 
     def expect(self, port: int, size: int, count: int) -> None:
@@ -92,9 +93,9 @@ class DeviceWindow:
         data = b"\xff" * size * count
         try:
             if count == 1:
-                data = (self._bus.port_read(port, size) & (1 << 8 * size) - 1).to_bytes(size, "little")
+                data = (self.bus.port_read(port, size) & (1 << 8 * size) - 1).to_bytes(size, "little")
             else:
-                data = self._bus.port_read_block(port, size, count)[: size * count].ljust(size * count, b"\xff")
+                data = self.bus.port_read_block(port, size, count)[: size * count].ljust(size * count, b"\xff")
         finally:
             owner.log.port(port, size, False, data, count)
         if owner.reporting:
@@ -105,6 +106,6 @@ class DeviceWindow:
         """OUTS."""
         owner = self._owner
         owner.log.port(port, size, True, value.to_bytes(size, "little"), 1)
-        self._bus.port_write(port, size, value)
+        self.bus.port_write(port, size, value)
         if owner.reporting:
             owner.report_access()

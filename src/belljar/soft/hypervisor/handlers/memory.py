@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 ACCESS = 7
 PAGE_MASK = -4096
-EMULATED = int(Reason.PAUSE_EMULATED)
+DONE, EMULATED = int(Reason.PAUSE_BUDGET), int(Reason.PAUSE_EMULATED)
+"""The instruction, or an iteration of it, was carried out."""
 NMI_UNBLOCKED = 1 << 12
 """IRET ended NMI blocking, and then did not get to its end (SDM 3C 28.2.3)."""
 
@@ -23,19 +24,19 @@ def violation(vcpu: SoftVcpu) -> ExitReason | None:
 
     A fetch from where no memory is finds all ones, which are no instruction: KVM gives up there, a processor does not.
     """
-    processor = vcpu.processor
+    processor, mmu = vcpu.processor, vcpu.mmu
     qualification = processor.exit_qualification
     if processor.interrupted_delivery:
         requeue(processor)
     elif qualification & NMI_UNBLOCKED:
         block_nmis(processor)
     gpa = processor.exit_gpa
-    if vcpu.mmu.find(gpa) is None:
+    if gpa & PAGE_MASK == mmu.device_gpa or mmu.is_device(gpa):
         reason = vcpu.carry_out(gpa & PAGE_MASK)
-    elif vcpu.mmu.resolve(gpa, qualification & ACCESS):
+    elif mmu.resolve(gpa, qualification & ACCESS):
         return None
     else:
         reason = vcpu.carry_out()
-    if reason == EMULATED and not vcpu.reporting:
-        return None
-    return vcpu.carried_out(reason)
+    if vcpu.reporting or (reason != DONE and reason != EMULATED):
+        return vcpu.carried_out(reason)
+    return None

@@ -13,6 +13,9 @@ from belljar.soft.processor._core import HostMemory
 
 LARGE_PAGE = 2 << 20
 
+NOWHERE = -1
+"""No page's address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -34,6 +37,8 @@ class Mmu:
         self.tables = EptTables(memory, self.pool)
         self._slots: list[Slot] = []
         self._starts: list[int] = []
+        self.device_gpa = NOWHERE
+        """The last page that was found to be in no slot."""
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -54,6 +59,7 @@ class Mmu:
                 raise EngineError(f"memory at guest-physical {region.gpa:#x} overlaps that at {other.gpa:#x}")
         align = LARGE_PAGE if region.size >= LARGE_PAGE else PAGE_SIZE
         hpa = self.memory.attach(region.hva, region.size, align)
+        self.device_gpa = NOWHERE
         self._slots.insert(position, Slot(region, region.gpa, region.size, hpa, region.readonly))
         self._starts.insert(position, region.gpa)
 
@@ -74,6 +80,13 @@ class Mmu:
             if gpa < slot.gpa + slot.size:
                 return slot
         return None
+
+    def is_device(self, gpa: int) -> bool:
+        """Whether no slot has the page of `gpa`, which is then `device_gpa`."""
+        if self.find(gpa) is not None:
+            return False
+        self.device_gpa = gpa & -PAGE_SIZE
+        return True
 
     def resolve(self, gpa: int, wanted: int) -> bool:
         """An EPT violation: map the page if a slot allows what is wanted (EPT_*). False: it is for a device."""
