@@ -92,7 +92,7 @@ class SoftVcpu:
         self.log = ExitLog(index)
         self.window = DeviceWindow(mmu, self)
         self.debug = DebugControl()
-        self.bus: Bus | None = None
+        self.bus = cast(Bus, None)  # until the first run
         self.reporting = False
         self.shows_deliveries = False
         self._careful = False
@@ -538,5 +538,6 @@ class SoftVcpu:
             self._port_accesses = self.processor.port_accesses
             self.processor.vmclear()
             # The processor owns more than Python knows of, and this object and its window refer to each other.
-            del self.window, self.take_port_access
+            del self.take_port_access
+            self.window = cast(DeviceWindow, _Closed(self.index))
             self.processor = cast(Processor, _Closed(self.index))
