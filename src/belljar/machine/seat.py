@@ -14,6 +14,7 @@ from belljar.devices.lapic_window import LapicWindow
 from belljar.engine import Bus
 from belljar.exits import ExitReason, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
+from belljar.x86.flags import Rflags
 from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, Segment, SpecialRegisters
 
@@ -177,7 +178,7 @@ class Seat:
         name = value.name
         self.lapic.signals.take_sipi()
         self._initialized = name != "UNINITIALIZED"
-        self._interruptible = self.cpu.vcpu.ready_for_interrupt()
+        self._interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
         self.activity = {"RUNNABLE": ACTIVE, "HALTED": HALTED}.get(name, WAIT_FOR_SIPI)
         if name == "SIPI_RECEIVED":
             self.lapic.signals.raise_sipi(self._sipi_vector)
