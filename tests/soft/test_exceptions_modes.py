@@ -21,6 +21,8 @@ from bare_guest import (
     GS,
     IF,
     IST1,
+    RAX,
+    RBX,
     RFLAGS,
     RSP,
     SS,
@@ -199,6 +201,21 @@ def test_addresses_that_are_not_canonical(text, vector):
     with LongGuest() as guest:
         end = guest.run(text)
         assert (end.vector, end.error, end.returns[0]) == (vector, 0, CODE + 10)
+
+
+@pytest.mark.parametrize("base", [-(1 << 47), -(1 << 47) + 0x1000, -(1 << 46)])
+def test_with_a_segment_base_the_linear_address_must_be_canonical_and_the_offset_need_not(base):
+    with LongGuest() as guest:
+        guest.write(0xD000, b"\x12\x34")
+        guest.cpu.wrmsr(0xC0000101, base % (1 << 64))
+        guest.cpu.put(RBX, 0xD000 - base)
+        end = guest.run("""
+        65668b03  mov ax, [gs:rbx]
+        f4        hlt
+        """)
+        assert (end.vector, end.registers[RAX]) == (None, 0x3412)
+        guest.cpu.put(RBX, (1 << 47) - base)
+        assert guest.run("65668b03 mov ax, [gs:rbx]").vector == 13
 
 
 def test_compatibility_code_is_interrupted_into_64_bit_code():

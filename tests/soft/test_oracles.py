@@ -7,7 +7,7 @@ import pytest
 from oracles.cases import Case, Stop
 from oracles.exam import examine, form_cases, like_unicorn
 from oracles.forms import CODE_NAMES, forms
-from oracles.on_linux import like_process
+from oracles.on_linux import KERNEL_HALF, like_process, offset_not_canonical
 
 SAMPLE = 8
 
@@ -74,3 +74,12 @@ def test_a_wrong_answer_is_noticed(on_unicorn):
     for change in wrong:
         changed = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__} | change
         assert like_unicorn(case, outcome, type(outcome)(**changed)), change
+
+
+def test_an_offset_that_is_not_canonical_is_wrong_on_amds_cpus_alone(on_linux):
+    load = bytes.fromhex("65 48 8b 03")  # mov rax, gs:[rbx]
+    outcome = on_linux("long-user").ask(Case(load, {"rbx": KERNEL_HALF - 0x10}, mnemonic="MOV"))
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        amd = any("AuthenticAMD" in line for line in lines)
+    assert outcome.vector == (13 if amd else 14)
+    assert offset_not_canonical(outcome.cr2) == (not amd)

@@ -28,7 +28,7 @@ cdef enum:  # MTRRs (SDM 3A 12.11)
     MTRR_DEFAULT_BITS = 0xCFF   # type, fixed enable, enable
 
 cdef enum:  # CPUID
-    CPUID_LAST_BASIC = 0xD
+    CPUID_LAST_BASIC = 0x16     # the last ones are the hypervisor's to answer
     CACHE_LINE = 64
     CACHE_L1_WAYS = 8
     CACHE_L1_SETS = 64
