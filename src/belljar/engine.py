@@ -364,11 +364,18 @@ class Vm(Protocol):
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs, if the engine's, let an 8259's interrupts through; not while one runs."""
 
-    def exit_on_msrs(self) -> None:
+    def connect_timer(self, connected: bool) -> None:
+        """Whether the 8254 among the engine's chips drives its line, which an HPET may take over."""
+
+    def flush_page(self, gpa: int) -> None:
+        """Forget what the engine has of a page's translation: the next access to it asks again."""
+
+    def exit_on_msrs(self, only: range | None = None) -> None:
         """Have RDMSR and WRMSR that the engine would refuse return from `run` instead; after the vCPUs are made.
 
-        Which those are is the engine's: MSRs that it does not know; on KVM also filtered ones and values that it does not
-        take (KVM_CAP_X86_USER_SPACE_MSR). Raises FeatureUnsupported where the engine cannot.
+        `only` says for which numbers the caller has answers, where the engine can keep the others to itself. Which those are
+        is the engine's: MSRs that it does not know; on KVM also filtered ones and values that it does not take
+        (KVM_CAP_X86_USER_SPACE_MSR). Raises FeatureUnsupported where the engine cannot.
         """
 
     def exit_on_hypercalls(self) -> None:
@@ -410,6 +417,10 @@ class Engine(Protocol):
     @property
     def cpu_features(self) -> tuple[str, ...]:
         """The CPU features that its guests have and that can be taken away, by name, sorted."""
+
+    @property
+    def chips(self) -> tuple[str, ...]:
+        """What `Vm.use_chips` takes here, the best first."""
 
     def create_vm(self) -> Vm:
         """A VM without memory and vCPUs."""

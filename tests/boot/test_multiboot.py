@@ -318,7 +318,6 @@ def test_without_memory_there_is_no_room():
     [
         ({"mode": "long"}, "entered with --mode protected, not long"),
         ({"cpl": 3}, "entered with --cpl 0, not 3"),
-        ({"cpus": 2}, "starts on one vCPU"),
         ({"load_gpa": 0x1000}, "cannot be loaded at 0x1000"),
         ({"page_size": 4096}, "no pages"),
         ({"memory": M}, "do not fit, guest memory is"),

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,9 +13,10 @@ from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit
 from belljar.machine import End, Machine
 from conformance.assembly import guest
+from conformance.chips import chips
 from conftest import open_or_skip
 
-CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]
+__all__ = ["chips"]
 
 
 IN_SERVICE = """
@@ -41,18 +41,6 @@ def in_service(chips: dict[str, object]) -> None:
         assert machine.run(timeout=20).end is End.HALT
         if machine.cpu.r8 != 1:
             pytest.skip("this host's KVM keeps no interrupt in service until its end")
-
-
-@pytest.fixture(params=CHIPS, ids="-".join)
-def chips(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
-    """The options for a machine with each kind of chips."""
-    name, irqchip = request.param
-    with open_or_skip(name) as engine:  # type: ignore[attr-defined]
-        try:
-            Machine(b"\xf4", engine=engine, irqchip=irqchip).close()
-        except FeatureUnsupported as error:
-            pytest.skip(error.message)
-        yield {"engine": engine, "irqchip": irqchip, "mode": "long"}
 
 
 def console(text: str, options: dict[str, object], **more: object) -> bytes:
@@ -661,9 +649,12 @@ def test_cr8_holds_interrupts_back() -> None:
 
 
 @pytest.mark.parametrize("irqchip", ["kernel", "split"])
-def test_soft_engine_refuses_the_kernels_chips(irqchip: str) -> None:
-    with pytest.raises(FeatureUnsupported):
-        Machine(b"\xf4", engine="soft", irqchip=irqchip)
+def test_soft_engine_has_no_kernel_whose_chips_it_could_use_and_says_so(irqchip: str) -> None:
+    with Machine(guest(PIT_THROUGH_PIC), engine="soft", irqchip=irqchip, mode="long") as machine:
+        assert machine.run(timeout=20).end is End.HALT
+        assert machine.console == b"ttte"
+        assert machine.chips.which == "user"
+        assert f"belljar's own serve --irqchip {irqchip}" in machine.chips.reason
 
 
 @pytest.mark.usefixtures("leaves_nothing")

@@ -199,7 +199,7 @@ def test_what_cannot_be_shown_is_refused_alone_and_noted_among_others(
     engine: str, irqchip: str | None, kind: str, why: str
 ) -> None:
     with pytest.raises(FeatureUnsupported) as caught:
-        traced({kind}, "tick", engine, irqchip)
+        traced({kind}, "hello-long", engine, irqchip)
     assert why in caught.value.message
     assert "\n" not in str(caught.value)
     _, notes = traced({kind, "io"}, "hello-long", engine, irqchip)

@@ -28,7 +28,8 @@ GUEST_OPTIONS = (
     Option("--cpus", "cpus", "Number of vCPUs. Default: what the sample asks for, else 1.", "N", values.count),
     Option(
         "--irqchip", "irqchip",
-        "Whose interrupt chips the machine has. Default: none, HLT ends a vCPU and all vCPUs start together.",
+        "Whose interrupt chips the machine has, of which all vCPUs but the first wait for INIT and start-up IPI. "
+        "Default: a multiboot kernel has them, with other guests all vCPUs start together and HLT ends one.",
         choices=IRQCHIPS,
     ),
     Option(
@@ -36,6 +37,12 @@ GUEST_OPTIONS = (
         "CPU features that the guest shall not have, named as in /proc/cpuinfo (`belljar doctor` lists them); may be repeated. "
         "On soft their use is an exception; KVM hides them, and what the host's processor executes by itself still works.",
         "FEATURE[,FEATURE]", values.names, multiple=True,
+    ),
+    Option(
+        "--test-device", "test_device",
+        "Add what images of the KVM unit tests expect: fw_cfg, latch, page flush, interrupt lines, I/O memory, 128M; the "
+        "guest's name goes before its command line, and the console is port 0x3F8 alone.",
+        switch=True,
     ),
     Option("--load", "load_gpa", "Guest-physical address to put raw code at.", "ADDR", values.address),
     Option("--entry", "entry_gva", "Guest-virtual address to start at.", "ADDR", values.address),
@@ -55,7 +62,8 @@ GUEST_OPTIONS = (
     ),
 )  # fmt: skip
 
-_PASSED_ON = ("engine", "mode", "cpus", "irqchip", "load_gpa", "entry_gva", "format", "command_line", "modules")
+_PASSED_ON = ("engine", "mode", "cpus", "irqchip", "load_gpa", "entry_gva", "format", "command_line", "modules",
+              "test_device")  # fmt: skip
 
 
 def machine_options(given: dict[str, Any]) -> dict[str, Any]:

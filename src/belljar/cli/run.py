@@ -49,7 +49,7 @@ Examples:
 
 \b
 Exit status:
-  0    the guest halted or powered off
+  0    the guest halted, powered off or asked for a reset
   N    the guest asked for it: (value written to port 0xF4 << 1 | 1) & 255
   124  the time limit or instruction limit was reached
   125  belljar could not start it, or could not write its own output
@@ -195,9 +195,11 @@ class _Tracer:
 
 
 def _say_engine(machine: Machine) -> None:
-    """Say which engine `auto` took, where it was not the first choice."""
+    """Say which engine `auto` took, and whose interrupt chips, where that was not the first choice."""
     if machine.engine_reason and machine.engine.name != next(iter(ENGINES)):
         complain(f"runs on {machine.engine.name} ({machine.engine_reason})")
+    if machine.chips.reason:
+        complain(machine.chips.reason)
 
 
 def _status(result: RunResult, console: ConsoleOutput) -> int:

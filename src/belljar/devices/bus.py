@@ -63,28 +63,43 @@ class Bus:
         self._port_readers: dict[int, Callable[[int, int], int]] = {}
         self._port_writers: dict[int, Callable[[int, int, int], None]] = {}
         self._port_block_writers: dict[int, Callable[[int, bytes], None]] = {}
+        self._yielding_ports: set[int] = set()
+        self._yielding_memory: list[MemoryDevice] = []
         self._mmio_starts: list[int] = []
         self._mmio_devices: list[MemoryDevice] = []
         self.port_devices: list[PortDevice] = []
         self.unclaimed = 0
         """How many accesses no device answered."""
 
-    def attach(self, device: object) -> None:
-        """Put a device on the bus or buses that it has addresses for. Raises ConfigurationError if one is taken."""
-        if isinstance(getattr(device, "ports", None), range):
-            self._attach_ports(device)  # type: ignore[arg-type]
-        if isinstance(getattr(device, "mmio", None), range):
-            self._attach_mmio(device)  # type: ignore[arg-type]
+    def attach(self, device: object, *, gives_way: bool = False) -> None:
+        """Put a device on the bus or buses that it has addresses for. Raises ConfigurationError if one is taken.
 
-    def _attach_ports(self, device: PortDevice) -> None:
+        A device that `gives_way` leaves the ports that another one claims, before or after it, and its memory if any of it
+        is claimed: what a machine has anyway must not be in the way of what its user puts there.
+        """
+        if isinstance(getattr(device, "ports", None), range):
+            self._attach_ports(device, gives_way)  # type: ignore[arg-type]
+        if isinstance(getattr(device, "mmio", None), range):
+            self._attach_mmio(device, gives_way)  # type: ignore[arg-type]
+
+    def _attach_ports(self, device: PortDevice, gives_way: bool) -> None:
+        claimed = []
         for port in device.ports:
             if not 0 <= port < PORT_COUNT:
                 raise ConfigurationError(f"{type(device).__name__}: port {port:#x} is outside the I/O address space")
-            if _key(port, 1) in self._port_writers:
+            if _key(port, 1) not in self._port_writers or port in self._yielding_ports:
+                claimed.append(port)
+            elif not gives_way:
                 raise ConfigurationError(f"{type(device).__name__}: port {port:#x} belongs to another device")
+        self._yielding_ports.difference_update(claimed)
+        if gives_way:
+            self._yielding_ports.update(claimed)
         block_writer = getattr(device, "port_write_bytes", None)
-        for port in device.ports:
+        for port in claimed:
+            self._port_block_writers.pop(port, None)
             for size in (1, 2, 4):
+                self._port_readers.pop(_key(port, size), None)
+                self._port_writers.pop(_key(port, size), None)
                 if size == 1 or size <= device.port_width:
                     self._port_readers[_key(port, size)] = device.port_read
                     self._port_writers[_key(port, size)] = device.port_write
@@ -92,7 +107,15 @@ class Bus:
                 self._port_block_writers[port] = block_writer
         self.port_devices.append(device)
 
-    def _attach_mmio(self, device: MemoryDevice) -> None:
+    def _attach_mmio(self, device: MemoryDevice, gives_way: bool) -> None:
+        for other in self._mmio_devices[:]:
+            if other.mmio.start < device.mmio.stop and device.mmio.start < other.mmio.stop:
+                if other in self._yielding_memory:
+                    self._detach_mmio(other)
+                elif gives_way:
+                    return
+        if gives_way:
+            self._yielding_memory.append(device)
         where = bisect_right(self._mmio_starts, device.mmio.start)
         before = self._mmio_devices[where - 1].mmio if where else range(0)
         after = self._mmio_devices[where].mmio if where < len(self._mmio_devices) else range(1 << 64, 1 << 64)
@@ -102,6 +125,11 @@ class Bus:
             )
         self._mmio_starts.insert(where, device.mmio.start)
         self._mmio_devices.insert(where, device)
+
+    def _detach_mmio(self, device: MemoryDevice) -> None:
+        where = self._mmio_devices.index(device)
+        del self._mmio_devices[where], self._mmio_starts[where]
+        self._yielding_memory.remove(device)
 
     def port_read(self, port: int, size: int) -> int:
         """IN: the device's answer, all ones where there is none."""

@@ -11,6 +11,7 @@ from belljar.kvm.abi.flags import (
     KVM_IRQCHIP_IOAPIC,
     KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE,
+    KVM_PIT_FLAGS_HPET_LEGACY,
     KVM_PIT_SPEAKER_DUMMY,
 )
 from belljar.kvm.vcpu import Vcpu
@@ -118,6 +119,14 @@ class KernelChips:
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs let an 8259's interrupts through."""
         return tuple(vcpu.index for vcpu in self.vcpus if lint0_takes_pic(vcpu.get_lapic().regs))
+
+    def connect_timer(self, connected: bool) -> None:
+        """KVM_SET_PIT2: an HPET in legacy mode takes the 8254's line over."""
+        if self._split:
+            return
+        state = self._vm.get_pit()
+        state.flags = state.flags & ~KVM_PIT_FLAGS_HPET_LEGACY | (0 if connected else KVM_PIT_FLAGS_HPET_LEGACY)
+        self._vm.set_pit(state)
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:
         """KVM_IRQFD."""

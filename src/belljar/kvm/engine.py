@@ -50,6 +50,7 @@ class KvmEngine:
     name = "kvm"
     threaded = True
     counts_instructions = False
+    chips = ("kernel", "split", "user")
 
     def __init__(self, path: str = DEVICE, *, without: Sequence[str] = ()) -> None:
         self.path = path
@@ -210,6 +211,13 @@ class KvmVm:
         """What a pin of the kernel's `pic` or `ioapic` is programmed to."""
         return self._own_chips().pin_target(chip, pin)
 
+    def connect_timer(self, connected: bool) -> None:
+        """Whether the kernel's 8254 drives its line."""
+        self._own_chips().connect_timer(connected)
+
+    def flush_page(self, gpa: int) -> None:
+        """Nothing to do: what the host's own tables lose (`GuestMemory.flush_page`), KVM is told to forget by the kernel."""
+
     def message_cpus(self, address: int) -> tuple[int, ...]:
         """Which vCPUs a message to this address would reach now."""
         return self._own_chips().message_cpus(address)
@@ -218,8 +226,11 @@ class KvmVm:
         """Which vCPUs' local APICs let an 8259's interrupts through."""
         return self._own_chips().pic_cpus()
 
-    def exit_on_msrs(self) -> None:
-        """MSRs that KVM does not know, values that it does not take, what a filter forbids: to whoever runs the vCPU."""
+    def exit_on_msrs(self, only: range | None = None) -> None:
+        """MSRs that KVM does not know, values that it does not take, what a filter forbids: to whoever runs the vCPU.
+
+        All of them, for KVM does not choose by number.
+        """
         try:
             self.raw.exit_on_msr(KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_FILTER)
         except (CapabilityMissing, KvmCallFailed) as error:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 DEFAULT_MEMORY = 16 << 20
 """Bytes of guest memory unless asked otherwise; pages that the guest never touches cost nothing."""
 
+TEST_DEVICE_MEMORY = 128 << 20
+"""The same where the test device is asked for: what QEMU gives, and the images that want the device count on."""
+
 MIN_MEMORY = 64 << 10
 MAX_MEMORY = 1 << 40
 """Bytes; the upper limit keeps page tables and slots sane, not the host."""
@@ -44,8 +47,13 @@ class MachineConfig:
     text of each) are handed to a multiboot kernel. `registers` set registers of every vCPU by name. `output` and `input` are
     the console's ends.
 
-    `irqchip` says whose the interrupt chips are, one of `IRQCHIPS`; None: there are none, HLT ends a vCPU, and all vCPUs
-    start together. With them, only vCPU 0 starts, and INIT and start-up IPIs bring up the others.
+    `irqchip` says whose the interrupt chips are, one of `IRQCHIPS`. With them, only vCPU 0 starts, and INIT and start-up IPIs
+    bring up the others. None: multiboot kernels get those of the engine, or else belljar's own; for other guests all vCPUs
+    start together, and there are no chips on KVM and belljar's own on soft, where HLT still ends a vCPU that no timer of
+    the machine could wake. Where there are chips there is the rest of a small PC (`belljar.devices.small_pc`).
+
+    `test_device` adds what the images of the KVM unit tests expect (`belljar.devices.testdev`) in the place of the debug
+    console at port 0xE9, puts the guest's name before its command line, and makes `memory` 128 MiB unless it is given.
 
     `msr_handler` is asked for what the engine itself would refuse with #GP (unknown MSRs; on KVM also bad values), and
     `hypercall_handler` for the hypercalls that the engine hands over. Each gets the exit, on the vCPU's thread, and returns
@@ -63,7 +71,7 @@ class MachineConfig:
     mode: str | None = None
     page_size: int | None = None
     cpl: int | None = None
-    memory: int = DEFAULT_MEMORY
+    memory: int | None = None
     cpus: int | None = None
     load_gpa: int | None = None
     entry_gva: int | None = None
@@ -74,6 +82,7 @@ class MachineConfig:
     output: Output | None = None
     input: Input | None = None
     irqchip: str | None = None
+    test_device: bool = False
     msr_handler: Callable[[ReadMsr | WriteMsr], int | None] | None = None
     hypercall_handler: Callable[[Hypercall], int | None] | None = None
     count_instructions: bool = False
@@ -81,11 +90,18 @@ class MachineConfig:
     huge_pages: bool = False
     without: Sequence[str] = ()
 
+    @property
+    def memory_size(self) -> int:
+        """Bytes of guest memory."""
+        if self.memory is not None:
+            return self.memory
+        return TEST_DEVICE_MEMORY if self.test_device else DEFAULT_MEMORY
+
     def check(self) -> None:
         """Raise ConfigurationError for values that no machine can have."""
-        if not MIN_MEMORY <= self.memory <= MAX_MEMORY or self.memory % 4096:
+        if not MIN_MEMORY <= self.memory_size <= MAX_MEMORY or self.memory_size % 4096:
             raise ConfigurationError(
-                f"{self.memory:#x} bytes of memory will not do",
+                f"{self.memory_size:#x} bytes of memory will not do",
                 hint=f"a multiple of 4K from {MIN_MEMORY >> 10}K to {MAX_MEMORY >> 40}T",
             )
         if self.cpus is not None and not 1 <= self.cpus <= MAX_CPUS:
@@ -100,6 +116,10 @@ class MachineConfig:
             from belljar.machine.features import check_features  # a table of hundreds of names that few runs need
 
             check_features(self.without, self.engine)
+        if self.test_device and self.mergeable:
+            raise ConfigurationError(
+                "the test device flushes pages, which mergeable memory cannot do", hint="leave one of them away"
+            )
         if self.cpl not in (None, 0, 3):
             raise ConfigurationError(f"a guest starts at CPL 0 or 3, not {self.cpl}")
         for name, value in (("load", self.load_gpa), ("entry", self.entry_gva)):
@@ -108,6 +128,6 @@ class MachineConfig:
 
     def memory_layout(self) -> list[tuple[int, int]]:
         """(gpa, size) of each piece of RAM: one, or two around the device hole below 4 GiB."""
-        if self.memory <= LOW_MEMORY_LIMIT:
-            return [(0, self.memory)]
-        return [(0, LOW_MEMORY_LIMIT), (1 << 32, self.memory - LOW_MEMORY_LIMIT)]
+        if self.memory_size <= LOW_MEMORY_LIMIT:
+            return [(0, self.memory_size)]
+        return [(0, LOW_MEMORY_LIMIT), (1 << 32, self.memory_size - LOW_MEMORY_LIMIT)]

@@ -27,6 +27,8 @@ class Guest:
     cpus: int
     per_vcpu_registers: Sequence[Mapping[str, int]] = ()
     idt_handlers: Mapping[int, int] = field(default_factory=dict)
+    needs_chips: bool = False
+    """Whether it counts on interrupt chips; it then starts on one vCPU and brings up the others by itself."""
 
     @property
     def entry_gva(self) -> int:
@@ -65,6 +67,7 @@ def resolve(config: MachineConfig) -> Guest:
         cpl=config.cpl or 0,
         cpus=config.cpus or 1,
         per_vcpu_registers=(image.registers,),
+        needs_chips=image.strict,
     )
 
 
@@ -72,10 +75,10 @@ def _load(config: MachineConfig) -> Image:
     options: dict[str, Any] = {
         "load_gpa": config.load_gpa,
         "entry_gva": config.entry_gva,
-        "memory_size": config.memory,
+        "memory_size": config.memory_size,
         "format": config.format,
         "ram": config.memory_layout(),
-        "command_line": config.command_line,
+        "command_line": command_line(config),
         "modules": config.modules,
     }
     if isinstance(config.guest, (bytes, bytearray, memoryview)):
@@ -86,6 +89,14 @@ def _load(config: MachineConfig) -> Image:
     return load(config.guest, **options)
 
 
+def command_line(config: MachineConfig) -> str:
+    """What a kernel is handed: `command_line`, behind the guest's name where there is the test device, as QEMU does it."""
+    if not config.test_device:
+        return config.command_line
+    name = "guest" if isinstance(config.guest, (bytes, bytearray, memoryview)) else os.fspath(config.guest)
+    return f"{name} {config.command_line}".rstrip()
+
+
 def _check_strict(config: MachineConfig, image: Image) -> None:
     """Refuse options that would start a guest in another way than its format promises."""
     for option, value, only in (("mode", config.mode, image.mode), ("cpl", config.cpl, 0)):
@@ -94,12 +105,6 @@ def _check_strict(config: MachineConfig, image: Image) -> None:
                 f"{image.name}: a guest in format {image.format} is entered with --{option} {only}, not {value}",
                 hint=f"leave --{option} away, or choose another --format",
             )
-    if (config.cpus or 1) > 1:
-        raise ConfigurationError(
-            f"{image.name}: a guest in format {image.format} starts on one vCPU and wakes the others by interrupts, "
-            "which this machine does not carry yet",
-            hint="leave --cpus away",
-        )
 
 
 def _from_sample(config: MachineConfig, sample: samples.Sample) -> Guest:
@@ -126,5 +131,6 @@ def _from_sample(config: MachineConfig, sample: samples.Sample) -> Guest:
         cpl=sample.cpl if config.cpl is None else config.cpl,
         cpus=config.cpus or sample.cpus,
         per_vcpu_registers=sample.registers,
+        needs_chips=sample.needs_chips,
         idt_handlers=sample.idt_handlers,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from belljar.devices.bus import Bus, LockedBus
@@ -18,8 +17,9 @@ from belljar.devices.debug_console import DebugConsole
 from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
 from belljar.engine import DebugControl, Engine, Vm, Watchpoint
-from belljar.errors import ClosedError, ConfigurationError, FeatureUnsupported, GuestMemoryError, ModeUnsupported
+from belljar.errors import ClosedError, ConfigurationError, GuestMemoryError, ModeUnsupported
 from belljar.exits import Debug, Exit, Hypercall
+from belljar.machine.chip_choice import use_chips
 from belljar.machine.config import MachineConfig
 from belljar.machine.cpu import Cpu, with_parts
 from belljar.machine.crash import describe_exit
@@ -33,8 +33,10 @@ from belljar.x86 import modes
 
 if TYPE_CHECKING:
     from belljar.devices.lines import Line
+    from belljar.devices.small_pc import SmallPc
     from belljar.machine.interrupts import EngineInterrupts
     from belljar.machine.own_interrupts import OwnInterrupts
+    from belljar.machine.timer_thread import TimerThread
 
 COM1_GSI = 4
 """The first serial port's interrupt line on a PC."""
@@ -61,7 +63,11 @@ class Machine:
         self.vm: Vm | None = None
         self.own_interrupts: OwnInterrupts | None = None
         self.interrupts: EngineInterrupts | OwnInterrupts | None = None
-        """Lines, messages and routes, where `irqchip` asked for chips."""
+        """Lines, messages and routes, where there are interrupt chips."""
+        self.pc: SmallPc | None = None
+        """The rest of a PC, where there are interrupt chips."""
+        self.timers: TimerThread | None = None
+        """Runs the timers of the PC's devices where the engine keeps the vCPUs' own time."""
         self.cpus: tuple[Cpu, ...] = ()
         self.memory = GuestMemory()
         self.engine: Engine
@@ -88,8 +94,7 @@ class Machine:
     def _assemble(self) -> None:
         """VM, memory, guest, vCPUs and devices on the engine that was chosen."""
         self.vm = self.engine.create_vm()
-        if self.config.irqchip is not None:
-            self._use_chips(self.vm, self.config.irqchip)
+        self.chips = use_chips(self.config, self.engine, self.vm, needs_chips=self.guest.needs_chips)
         for gpa, size in self.config.memory_layout():
             region = self.memory.add(
                 gpa, size, name="ram", mergeable=self.config.mergeable, huge_pages=self.config.huge_pages
@@ -100,7 +105,7 @@ class Machine:
         for index, state in enumerate(self.setup.states):
             vcpu = self.vm.create_vcpu(index)
             vcpus.append(vcpu)
-            if index and self.config.irqchip is not None:
+            if index and not self.chips.together:
                 continue  # after reset, waiting for INIT and start-up IPI
             registers = {**self.guest.registers_of(index), **self.config.registers}
             if registers:
@@ -115,13 +120,6 @@ class Machine:
         if self.config.hypercall_handler is not None:
             self.vm.exit_on_hypercalls()
         self._runner = Runner(self.engine, self.cpus, self.bus, self._describe, self._answer, self.own_interrupts)
-
-    def _use_chips(self, vm: Vm, irqchip: str) -> None:
-        from belljar.machine.interrupts import EngineInterrupts  # a machine without chips need not wait for it
-
-        vm.use_chips(irqchip)
-        if irqchip == "kernel":
-            self.interrupts = EngineInterrupts(vm)
 
     def _load(self) -> modes.Setup:
         """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
@@ -145,15 +143,23 @@ class Machine:
         output = self.config.output or self._capture
         assert output is not None
         self.bus: Bus
-        if self.config.irqchip in ("user", "split"):
-            self.bus = self._use_own_chips()
-        else:
+        if self.chips.which is None:
             self.bus = LockedBus() if len(self.cpus) > 1 and self.engine.threaded else Bus()
-        self.devices = (
-            DebugConsole(output),
+        else:
+            from belljar.machine.board import attach_chips  # a machine without chips need not wait for it
+
+            self.bus = attach_chips(self)
+        devices: list[Any] = [
             Serial(output, self.config.input, line=self.line(COM1_GSI, "serial") if self.interrupts else None),
             DebugExit(self._debug_exit),
-        )
+        ]
+        if self.config.test_device:
+            from belljar.machine.board import devices_of_tests
+
+            devices += devices_of_tests(self)
+        else:
+            devices.insert(0, DebugConsole(output))
+        self.devices = tuple(devices)
         assert self.vm is not None
         for device in self.devices:
             self.bus.attach(device)
@@ -161,7 +167,7 @@ class Machine:
                 self.vm.batch_writes(port)
 
     def line(self, gsi: int, source: str) -> Line:
-        """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without `irqchip`."""
+        """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without chips."""
         return self._chips().line(gsi, source)
 
     def _chips(self) -> EngineInterrupts | OwnInterrupts:
@@ -169,28 +175,12 @@ class Machine:
             raise ConfigurationError("this machine has no interrupt chips", hint='Machine(..., irqchip="kernel")')
         return self.interrupts
 
-    def _use_own_chips(self) -> Bus:
-        from belljar.machine.own_interrupts import OwnInterrupts  # as above
-
-        bus = LockedBus() if self.engine.threaded else Bus()
-        assert self.vm is not None
-        if self.config.irqchip == "split":
-            from belljar.machine.split_interrupts import SplitInterrupts
-
-            self.interrupts = self.own_interrupts = SplitInterrupts(self.vm, self.cpus, bus)
-            return bus
-        if self.engine.threaded:
-            self.interrupts = self.own_interrupts = OwnInterrupts(self.cpus, bus)
-        else:
-            from belljar.machine.turn_interrupts import TurnInterrupts
-
-            self.interrupts = self.own_interrupts = TurnInterrupts(self.cpus, bus)
-        with suppress(FeatureUnsupported):  # without, there is no x2APIC mode: its registers are not there
-            self.vm.exit_on_msrs()
-        return bus
-
     def _debug_exit(self, status: int) -> None:
         self._runner.finish(End.DEBUG_EXIT, f"the guest asked to end with status {status}", status=status)
+
+    def reset_requested(self, source: str) -> None:
+        """The guest asked for a reset, which ends the run; called by the devices that can be asked."""
+        self._runner.finish(End.RESET, f"the guest asked {source} for a reset")
 
     def _answer(self, exit: Exit) -> int | None:
         if self.own_interrupts is not None:
@@ -362,6 +352,8 @@ class Machine:
         self._release()
 
     def _release(self) -> None:
+        if self.timers is not None:
+            self.timers.close()
         if self.vm is not None:
             self.vm.close()
         self.memory.close()

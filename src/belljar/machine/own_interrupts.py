@@ -58,6 +58,9 @@ class Timekeeper(Clock, Protocol):
     def due_ns(self) -> int | None:
         """Until when, of time.monotonic_ns(), the host may wait for the first timer; None: it need not."""
 
+    def next_deadline_ns(self) -> int | None:
+        """When the first timer is due, as a time of the clock's own; None if there is none."""
+
     def run_due(self) -> int:
         """Run what is due now; how many timers ran."""
 
@@ -71,21 +74,27 @@ class Timekeeper(Clock, Protocol):
 class OwnInterrupts:
     """The chips, and the way from them to the vCPUs. Everything about chips happens under `lock`, the bus's own.
 
+    `optional` chips are for guests that may know nothing of them: all vCPUs start together, the chips give way to the user's
+    devices, and who has halted where no timer of the machine is left sleeps for good.
+
     vCPU 0's thread keeps the time: it runs due timers. A vCPU that has halted waits on `lock`, and costs no time.
     """
 
     passing = (INTERRUPTED, HLT, IRQ_WINDOW_OPEN)
     """What a vCPU comes back with and goes on after."""
 
-    def __init__(self, cpus: Sequence[Cpu], bus: Bus) -> None:
+    def __init__(self, cpus: Sequence[Cpu], bus: Bus, *, optional: bool = False) -> None:
         self.lock = self._make_lock(bus)
+        self._optional = optional
         self.clock = self._make_clock()
         self.seats: tuple[Seat | SplitSeat, ...] = ()
         self.chips = self._make_chips(len(cpus))
-        pit = Pit(self.clock, self.chips.router.line(PIT_GSI, "pit"))
-        for device in (*self.chips.devices(), pit, SystemControlB(self.clock, pit)):
-            bus.attach(device)
+        self.pit = Pit(self.clock, self.chips.router.line(PIT_GSI, "pit"))
+        for device in (*self.chips.devices(), self.pit, SystemControlB(self.clock, self.pit)):
+            bus.attach(device, gives_way=optional)
         self.seats = tuple(self._make_seat(cpu, bus) for cpu in cpus)
+        for seat in self.seats if optional else ():
+            seat.start_at_once()
         self.clock.pause()
 
     def _make_clock(self) -> Timekeeper:
@@ -240,6 +249,8 @@ class OwnInterrupts:
 
     def all_asleep(self) -> bool:
         """Whether every vCPU has halted for good or waits for another. Under the lock."""
+        if self._optional and self.clock.next_deadline_ns() is None:
+            return not any(seat.wants_to_run for seat in self.seats)
         if not all(seat.asleep() for seat in self.seats):
             return False
         if any(seat.may_get_nmi() for seat in self.seats):

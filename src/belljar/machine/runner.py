@@ -234,6 +234,10 @@ class Runner:
                     self.finish(End.INSTRUCTION_LIMIT, f"{instructions} instructions were executed", cpu=cpu)
 
             if not ran and self.result is None and self._own is not None:
+                if len(active) < len(self._cpus):  # a step of one vCPU: nobody comes to wake it
+                    cpu = active[0]
+                    self.finish(End.HALT, f"vCPU {cpu.index} sleeps until another wakes it", cpu=cpu)
+                    return
                 self._own.rest_in_turn(self._deadline_ns)
 
     def _settle_turn(

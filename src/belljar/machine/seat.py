@@ -126,6 +126,11 @@ class Seat:
             self.cpu.vcpu.inject_nmi()
             self.activity = ACTIVE
 
+    def start_at_once(self) -> None:
+        """Do not wait for a start-up IPI."""
+        self.activity = ACTIVE
+        self._initialized = True
+
     def _start(self, cs: Segment, rip: int) -> None:
         special = SpecialRegisters(cs=cs, apic_base=self.lapic.base)
         self.cpu.vcpu.set_state(CpuState(Registers(rip=rip), special), "real")

@@ -41,6 +41,9 @@ class SplitSeat:
     def begin(self, *, again: bool) -> None:
         """The engine has a halted vCPU go on."""
 
+    def start_at_once(self) -> None:
+        """The engine's local APICs wait in any case."""
+
     def asleep(self) -> bool:
         """The engine knows."""
         return False

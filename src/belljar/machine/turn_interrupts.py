@@ -23,13 +23,13 @@ ROUNDS_PER_LOOK = 64
 class TurnInterrupts(OwnInterrupts):
     """As `OwnInterrupts`, for an engine that counts instructions and wants no threads: the same in every run."""
 
-    def __init__(self, cpus: Sequence[Cpu], bus: Bus) -> None:
+    def __init__(self, cpus: Sequence[Cpu], bus: Bus, *, optional: bool = False) -> None:
         self._time = TurnClock()
         self._turns = TurnLock(self._call)
         self._cpus = cpus
         self._attention = False
         self._turn_seats: tuple[Seat, ...] = ()
-        super().__init__(cpus, bus)
+        super().__init__(cpus, bus, optional=optional)
         self._turn_seats = tuple(seat for seat in self.seats if isinstance(seat, Seat))
 
     def _make_clock(self) -> Timekeeper:

@@ -79,6 +79,14 @@ class Backing:
                 chunk = min(_ZERO_CHUNK, offset + size - start)
                 self.mapping[start : start + chunk] = bytes(chunk)
 
+    def drop_page(self, offset: int) -> None:
+        """Take a page out of this process's page tables, where the file behind it keeps its content; else do nothing."""
+        if self.fd >= 0:
+            try:  # noqa: SIM105  (as in `close`)
+                self.mapping.madvise(mmap.MADV_DONTNEED, offset, PAGE_SIZE)
+            except OSError:  # not a part of a huge page from the pool
+                pass
+
     def close(self) -> None:
         """Unmap and close. Where somebody still holds a view, the mapping alone stays until the last view is gone."""
         fd, self.fd = self.fd, -1

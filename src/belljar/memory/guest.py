@@ -198,6 +198,12 @@ class GuestMemory:
         item_size = memoryview(bytes(8)).cast("B").cast(item_format).itemsize  # type: ignore[call-overload]
         return self.view(gpa, count * item_size).cast("B").cast(item_format)  # type: ignore[call-overload,no-any-return]
 
+    def flush_page(self, gpa: int) -> None:
+        """Have the host's page tables, and by them KVM's, forget a page; its content stays. Harmless where there is none."""
+        region = self.find(gpa)
+        if region is not None:
+            region.flush_page(gpa)
+
     def hva(self, gpa: int, size: int = 1) -> int:
         """The host-virtual address of `gpa`, good for `size` bytes. Raises GuestMemoryError."""
         self._require_open()

@@ -87,6 +87,10 @@ class Region:
         view[last_page:end] = bytes(end - last_page)
         backing.discard(first_page, last_page - first_page)
 
+    def flush_page(self, gpa: int) -> None:
+        """Have the host's page tables forget the page of an address in it; its content stays."""
+        self._open_backing().drop_page((gpa - self.gpa) // PAGE_SIZE * PAGE_SIZE)
+
     def close(self) -> None:
         """Give the memory back; called by `GuestMemory`. Views that others hold keep the bytes alive, and see no guest."""
         backing, self._backing = self._backing, None

@@ -85,7 +85,7 @@ def _explain(machine: Machine, console: ConsoleCounter, timeout: float, limit: i
         page_size=machine.setup.page_size or None,
         cpl=machine.setup.cpl,
         engine=machine.engine.name,
-        engine_reason=machine.engine_reason,
+        engine_reason="; ".join(filter(None, (machine.engine_reason, machine.chips.reason))),
         memory=_memory(machine),
         places=tuple(places),
         vcpus=tuple(

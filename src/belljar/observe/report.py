@@ -29,6 +29,7 @@ def run_report(machine: Machine, result: RunResult, *, status: int | None = None
         "guest": machine.guest.name,
         "engine": machine.engine.name,
         "engine_reason": machine.engine_reason,
+        "irqchip_reason": machine.chips.reason,
         "mode": machine.guest.mode,
         "end": result.end.value,
         "message": result.message,

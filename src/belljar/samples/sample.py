@@ -65,6 +65,8 @@ class Sample:
     page_size: int | None = None
     registers: tuple[Mapping[str, int], ...] = ()
     idt_handlers: Mapping[int, int] = field(default_factory=dict)
+    needs_chips: bool = False
+    """Whether it counts on interrupt chips."""
 
     @property
     def load_gpa(self) -> int:

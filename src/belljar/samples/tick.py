@@ -40,8 +40,9 @@ VECTOR = 0x40
 
 SAMPLE = Sample(
     "tick",
-    "a timer's interrupt wakes it three times (with --irqchip)",
+    "a timer's interrupt wakes it three times",
     "long",
     LISTING,
     idt_handlers={VECTOR: gva_of(LISTING, "handler")},
+    needs_chips=True,
 )

@@ -8,7 +8,7 @@ from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.mmu.mmu import Mmu
-from belljar.soft.hypervisor.msrs import bitmap_of_unknown
+from belljar.soft.hypervisor.msrs import bitmap_of, bitmap_of_unknown
 from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
 from belljar.soft.processor.features import Feature, off_mask
@@ -29,6 +29,7 @@ class SoftEngine:
     name = "soft"
     threaded = False
     counts_instructions = True
+    chips = ("user",)
 
     def __init__(self, *, without: Iterable[str] = (), seed: int = 0) -> None:
         self._features_off = off_mask(without)
@@ -117,6 +118,17 @@ class SoftVm:
         """Raises EngineError."""
         raise _no_chips()
 
+    def connect_timer(self, connected: bool) -> None:
+        """Raises EngineError."""
+        raise _no_chips()
+
+    def flush_page(self, gpa: int) -> None:
+        """Take the page, or the large one that it is part of, out of the EPT tables."""
+        self._check_open()
+        self.mmu.forget(gpa)
+        for vcpu in self.vcpus:
+            vcpu.processor.invept()
+
     def pin_target(self, chip: str, pin: int) -> PinTarget:
         """Raises EngineError."""
         raise _no_chips()
@@ -129,17 +141,23 @@ class SoftVm:
         """Raises EngineError."""
         raise _no_chips()
 
-    def exit_on_msrs(self) -> None:
+    def exit_on_msrs(self, only: range | None = None) -> None:
         """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made.
 
         With interrupt chips, so does IA32_APIC_BASE, whose modes the local APIC knows.
         """
         self._check_open()
-        if self.vcpus:
-            others = (Msr.IA32_APIC_BASE,) if self._has_chips else ()
-            self.memory.write(self._msr_bitmap_hpa, bitmap_of_unknown(self.vcpus[0].processor, others))
+        if not self.vcpus:
+            return
+        others = (Msr.IA32_APIC_BASE,) if self._has_chips else ()
+        page = (
+            bitmap_of_unknown(self.vcpus[0].processor, others)
+            if only is None
+            else bitmap_of(frozenset((*others, *only)))
+        )
+        self.memory.write(self._msr_bitmap_hpa, page)
         for vcpu in self.vcpus:
-            vcpu.exits_on_msrs = True
+            vcpu.exiting_msrs = range(1 << 32) if only is None else frozenset((*others, *only))
 
     def exit_on_hypercalls(self) -> None:
         """Every VMCALL at CPL0."""

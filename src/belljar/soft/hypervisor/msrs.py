@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
@@ -58,6 +59,17 @@ def in_bitmap(page: bytes, index: int, *, write: bool) -> bool:
         if 0 <= bit < BITMAP_MSRS:
             return bool(page[offset + BITMAP_WRITES * write + bit // 8] >> bit % 8 & 1)
     return True
+
+
+@cache
+def bitmap_of(msrs: frozenset[int]) -> bytes:
+    """An MSR bitmap page that makes accesses to `msrs` exit, as do all that have no bits there."""
+    page = bytearray(4096)
+    for first, offset in BITMAP_RANGES:
+        for number in (msr - first for msr in msrs if first <= msr < first + BITMAP_MSRS):
+            page[offset + number // 8] |= 1 << number % 8
+            page[offset + BITMAP_WRITES + number // 8] |= 1 << number % 8
+    return bytes(page)
 
 
 def read_msr(processor: Processor, index: int) -> int | None:

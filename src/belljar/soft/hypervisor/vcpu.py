@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
@@ -102,7 +102,8 @@ class SoftVcpu:
         self._limit_reached = InstructionLimit(index)
         self.interrupted = Interrupted(index)
         self.halted = Hlt(index)
-        self.exits_on_msrs = False
+        self.exiting_msrs: Container[int] = ()
+        """Those that the machine answers."""
         self.exits_on_hypercalls = False
         self.has_chips = False
         self.siblings: Sequence[SoftVcpu] = (self,)

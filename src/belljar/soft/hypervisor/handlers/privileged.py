@@ -21,19 +21,19 @@ CR8, CR8_MAX, RSP = 8, 15, 4
 
 def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """RDMSR outside the ranges of the MSR bitmap, or with its bit set: there is no such MSR (SDM 3C 25.6.9)."""
-    if not vcpu.exits_on_msrs:
+    msr = vcpu.processor.get_gpr(RCX) & 0xFFFF_FFFF
+    if msr not in vcpu.exiting_msrs:
         inject(vcpu.processor, Vector.GP, 0)
         return None
-    msr = vcpu.processor.get_gpr(RCX) & 0xFFFF_FFFF
     return vcpu.wait_for_answer(ReadMsr(vcpu.index, msr, KVM_MSR_EXIT_REASON_UNKNOWN))
 
 
 def write_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """The same for WRMSR."""
-    if not vcpu.exits_on_msrs:
+    low, msr, high = (vcpu.processor.get_gpr(register) & 0xFFFF_FFFF for register in (RAX, RCX, RDX))
+    if msr not in vcpu.exiting_msrs:
         inject(vcpu.processor, Vector.GP, 0)
         return None
-    low, msr, high = (vcpu.processor.get_gpr(register) & 0xFFFF_FFFF for register in (RAX, RCX, RDX))
     return vcpu.wait_for_answer(WriteMsr(vcpu.index, msr, high << 32 | low, KVM_MSR_EXIT_REASON_UNKNOWN))
 
 

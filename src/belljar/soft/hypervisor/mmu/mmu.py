@@ -72,6 +72,10 @@ class Mmu:
                 self.memory.detach(slot.hpa)  # flushes every processor's translations, too
                 return
 
+    def forget(self, gpa: int) -> None:
+        """Take the mapping of a page away; the next access maps it again. Translations must be flushed."""
+        self.tables.unmap(gpa & -PAGE_SIZE, PAGE_SIZE)
+
     def find(self, gpa: int) -> Slot | None:
         """The slot that holds the byte at `gpa`."""
         position = bisect_right(self._starts, gpa) - 1

@@ -1,0 +1,86 @@
+"""A PC besides processors, memory, interrupt chips and 8254: clocks, keyboard controller, resets, an empty PCI bus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from belljar.devices.bus import Bus
+from belljar.devices.clock import Clock
+from belljar.devices.hpet import Hpet
+from belljar.devices.i8042 import KeyboardController
+from belljar.devices.pci import PciHost
+from belljar.devices.pm_timer import PmTimer
+from belljar.devices.port92 import Port92
+from belljar.devices.reset import ResetControl
+from belljar.devices.rtc import DEFAULT_START, Rtc, memory_size_bytes
+
+KEYBOARD_GSI, RTC_GSI = 1, 8
+"""A PC's interrupt lines (IBM PC/AT Technical Reference, "System interrupts")."""
+
+FOUR_GIB = 1 << 32
+
+
+class SmallPc:
+    """The devices. `line(gsi, source)` gives a hold on an interrupt line, `send_msi(address, data)` sends a message.
+
+    `reset` is called with the name of what asked for a reset. `connect_pit` is told whether the 8254 drives its line, which
+    the HPET may take over. `ram` is where memory lies, (gpa, size) each; `start` what the RTC shows at the clock's 0, in
+    seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        line: Callable[[int, str], Callable[[bool], object]],
+        *,
+        reset: Callable[[str], None],
+        send_msi: Callable[[int, int], object] | None = None,
+        connect_pit: Callable[[bool], None] = lambda connected: None,
+        ram: Sequence[tuple[int, int]] = (),
+        start: int = DEFAULT_START,
+    ) -> None:
+        low = sum(size for gpa, size in ram if gpa < FOUR_GIB)
+        high = sum(size for gpa, size in ram if gpa >= FOUR_GIB)
+        self._connect_pit = connect_pit
+        self.rtc = Rtc(clock, line(RTC_GSI, "rtc"), start=start, memory=memory_size_bytes(low, high))
+        self.hpet = Hpet(
+            clock,
+            lambda gsi: line(gsi, "hpet"),
+            send_msi=None if send_msi is None else lambda address, data, source: send_msi(address, data),
+            legacy=self._replace_timers,
+        )
+        self.pm_timer = PmTimer(clock)
+        self.keyboard = KeyboardController(
+            lambda: reset("the keyboard controller"), line=line(KEYBOARD_GSI, "keyboard")
+        )
+        self.port92 = Port92(lambda: reset("port 0x92"))
+        self.reset_control = ResetControl(lambda hard: reset("port 0xcf9"))
+        self.pci = PciHost()
+
+    def _replace_timers(self, replaced: bool) -> None:
+        self._connect_pit(not replaced)
+        self.rtc.connect(not replaced)
+
+    def attach(self, bus: Bus) -> None:
+        """Put all of them on a bus, where they give way to devices of the user's choice."""
+        devices = (
+            self.rtc, self.hpet, self.pm_timer, *self.keyboard.devices(), self.port92, self.reset_control, *self.pci.devices(),
+        )  # fmt: skip
+        for device in devices:
+            bus.attach(device, gives_way=True)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "rtc": self.rtc, "hpet": self.hpet, "pm_timer": self.pm_timer, "keyboard": self.keyboard,
+            "port92": self.port92, "reset_control": self.reset_control, "pci": self.pci,
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """Every device's state, by name."""
+        return {name: part.state() for name, part in self._parts().items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take them back, after the clock's."""
+        for name, part in self._parts().items():
+            part.restore(state[name])

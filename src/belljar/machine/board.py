@@ -1,0 +1,100 @@
+"""What is on a machine's board where it has interrupt chips: the chips, the rest of a small PC, and the test device."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from belljar.devices.bus import Bus, LockedBus
+from belljar.devices.clock import Clock
+from belljar.devices.lapic_msrs import X2APIC_MSRS
+from belljar.devices.rtc import DEFAULT_START
+from belljar.devices.small_pc import SmallPc
+from belljar.errors import FeatureUnsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from belljar.machine.machine import Machine
+    from belljar.machine.own_interrupts import OwnInterrupts
+
+
+def attach_chips(machine: Machine) -> Bus:
+    """Make the chips that the machine chose, and the PC around them, on a new bus."""
+    bus = LockedBus() if machine.engine.threaded else Bus()
+    connect_pit: Callable[[bool], None]
+    clock: Clock
+    assert machine.vm is not None
+    if machine.chips.which == "kernel":
+        from belljar.machine.interrupts import EngineInterrupts
+        from belljar.machine.timer_thread import TimerThread
+
+        machine.interrupts = EngineInterrupts(machine.vm)
+        assert isinstance(bus, LockedBus)
+        clock = machine.timers = TimerThread(bus.lock)
+        connect_pit = machine.vm.connect_timer
+    else:
+        machine.interrupts = machine.own_interrupts = own = _own_chips(machine, bus)
+        clock, connect_pit = own.clock, own.pit.connect
+    machine.pc = SmallPc(
+        clock,
+        machine.interrupts.line,
+        reset=machine.reset_requested,
+        send_msi=machine.interrupts.signal_msi,
+        connect_pit=connect_pit,
+        ram=machine.config.memory_layout(),
+        start=int(time.time()) if machine.engine.threaded else DEFAULT_START,
+    )
+    machine.pc.attach(bus)
+    return bus
+
+
+def _own_chips(machine: Machine, bus: Bus) -> OwnInterrupts:
+    """Belljar's own chips. Each kind is imported where it is wanted: start-up time."""
+    own: OwnInterrupts
+    vm = machine.vm
+    assert vm is not None
+    if machine.chips.which == "split":
+        from belljar.machine.split_interrupts import SplitInterrupts
+
+        return SplitInterrupts(vm, machine.cpus, bus)
+    if machine.engine.threaded:
+        from belljar.machine.own_interrupts import OwnInterrupts
+
+        own = OwnInterrupts(machine.cpus, bus, optional=machine.chips.optional)
+    else:
+        from belljar.machine.turn_interrupts import TurnInterrupts
+
+        own = TurnInterrupts(machine.cpus, bus, optional=machine.chips.optional)
+    with suppress(FeatureUnsupported):  # without, there is no x2APIC mode: its registers are not there
+        vm.exit_on_msrs(only=X2APIC_MSRS)
+    return own
+
+
+def devices_of_tests(machine: Machine) -> list[Any]:
+    """What the images of the KVM unit tests expect beside a PC."""
+    from belljar.devices.fw_cfg import FwCfg
+    from belljar.devices.testdev import TestDevice
+    from belljar.machine.guest import command_line
+
+    vm = machine.vm
+    assert vm is not None
+
+    def flush(gpa: int) -> None:
+        machine.memory.flush_page(gpa)
+        vm.flush_page(gpa)
+
+    def line_of(gsi: int) -> Callable[[bool], object]:
+        return _nowhere if machine.interrupts is None else machine.line(gsi, "test device")
+
+    configuration = FwCfg(
+        cpus=len(machine.cpus),
+        ram_size=machine.config.memory_size,
+        command_line=command_line(machine.config).encode("utf-8", "surrogateescape"),
+    )
+    return [*TestDevice(line_of, flush).devices, configuration]
+
+
+def _nowhere(level: bool) -> None:
+    """Where lines lead in a machine without interrupt chips."""

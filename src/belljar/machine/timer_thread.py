@@ -1,0 +1,51 @@
+"""The host's time for devices of a machine whose vCPUs sleep inside the engine: a thread of its own runs what is due."""
+
+from __future__ import annotations
+
+import signal
+from threading import Condition, RLock, Thread
+
+from belljar.devices.clock import NS_PER_SECOND, HostClock
+
+
+class TimerThread(HostClock):
+    """A clock whose timers run under `lock`, the bus's own. The thread is there from the first timer on, until `close`."""
+
+    def __init__(self, lock: RLock) -> None:
+        super().__init__(earlier=self._notice)
+        self._changed = Condition(lock)
+        self._thread: Thread | None = None
+        self._closed = False
+
+    def _notice(self) -> None:
+        """A timer was made that is due before all others; under the lock."""
+        if self._thread is None:
+            self._start()
+        else:
+            self._changed.notify()
+
+    def _start(self) -> None:
+        """Started with every signal blocked, which it inherits: Ctrl-C is for who waits for the run."""
+        self._thread = Thread(target=self._work, name="belljar-timers", daemon=True)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _work(self) -> None:
+        with self._changed:
+            while not self._closed:
+                self.run_due()
+                first_ns = self.next_deadline_ns()
+                left_ns = None if first_ns is None else first_ns - self.now_ns()
+                if left_ns is None or left_ns > 0:
+                    self._changed.wait(None if left_ns is None else left_ns / NS_PER_SECOND)
+
+    def close(self) -> None:
+        """No timer runs any more. Harmless when repeated."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
