@@ -93,7 +93,10 @@ def test_address_msrs_go_by_the_widest_address_that_the_processor_has(index):
         (0x250, 0x0606060606060606, True),
         (0x26F, 0x0006060606060607, False),
         (0x10A, 0, False),  # IA32_ARCH_CAPABILITIES is read-only
-        (0x1D9, 4, False),
+        (0x1D9, 0, True),
+        (0x1D9, 2, False),  # no single-stepping on branches
+        (0x1A0, 0x400451809, True),
+        (0x1A0, 0x1803, False),
         (0x1B, 0xFEE00900, True),
         (0x1B, 0xFEE00901, False),
     ],
@@ -111,6 +114,17 @@ def test_no_msr_write_is_more_than_a_fault(index, value):
     with LongGuest() as guest:
         end = wrmsr(guest, index, value)
         assert end.reason in (HALTED, TRIPLE_FAULT)
+
+
+def test_misc_enable_limits_cpuid_and_takes_no_execute_pages_away():
+    with LongGuest() as guest:
+        assert rdmsr(guest, 0x1A0) == 0x1801
+        assert guest.cpu.cpuid(0, 0)[0] > 2
+        assert wrmsr(guest, 0x1A0, 0x1801 | 1 << 22 | 1 << 34).vector is None
+        assert guest.cpu.cpuid(0, 0)[0] == 2
+        assert not guest.cpu.cpuid(0x80000001, 0)[3] >> 20 & 1
+        assert wrmsr(guest, EFER, 0x501).vector is None
+        assert wrmsr(guest, EFER, 0xD01).vector == 13
 
 
 def test_time_stamp_counter_counts_instructions():

@@ -26,8 +26,8 @@ ADDRESSES = {Msr.IA32_SYSENTER_ESP, Msr.IA32_SYSENTER_EIP, Msr.IA32_FS_BASE, Msr
 EFER_BITS = 0xD01
 """SCE, LME, LMA, NXE (SDM 3A 2.2.1)."""
 
-DEBUGCTL_BITS = 0xDFC3
-"""SDM 4, IA32_DEBUGCTL."""
+DEBUGCTL_BITS = 0
+"""Of IA32_DEBUGCTL (SDM 4 table 2-2) the processor has nothing: no branch records, no single-stepping on branches."""
 
 PAT_TYPES = frozenset((0, 1, 4, 5, 6, 7))
 """SDM 3A 12.12.2."""

@@ -79,7 +79,7 @@ def cpuid_extended(cpu: cython.pointer(Cpu), answer: cython.pointer(u32)) -> cyt
     )
     answer[3] = (
         (feature_at(cpu, FEATURE_SYSCALL, 11) if in_long_code(cpu) else 0)
-        | feature_at(cpu, FEATURE_NX, 20)
+        | ((1 << 20) if has_no_execute(cpu) else 0)
         | feature_at(cpu, FEATURE_PAGE1G, 26)
         | feature_at(cpu, FEATURE_RDTSCP, 27)
         | feature_at(cpu, FEATURE_LM, 29)
@@ -122,7 +122,7 @@ def cpuid_leaf(cpu: cython.pointer(Cpu), leaf: u32, subleaf: u32, answer: cython
     if kind > CPUID_LAST_BASIC and (kind < CPUID_EXTENDED or kind > CPUID_LAST_EXTENDED):
         kind = CPUID_LAST_BASIC
     if kind == 0:
-        answer[0] = CPUID_LAST_BASIC
+        answer[0] = 2 if cpu.misc_enable & MISC_ENABLE_LIMIT else CPUID_LAST_BASIC
         answer[1] = 0x756E6547  # "GenuineIntel"
         answer[3] = 0x49656E69
         answer[2] = 0x6C65746E

@@ -114,6 +114,15 @@ def read_msr(cpu: cython.pointer(Cpu), index: u32, value: cython.pointer(u64)) -
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def has_no_execute(cpu: cython.pointer(Cpu)) -> cython.bint:
+    """Whether no-execute pages exist: the feature, unless IA32_MISC_ENABLE disables it."""
+    return has_feature(cpu, FEATURE_NX) and not (cpu.misc_enable >> MISC_ENABLE_NO_NX) & 1
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def efer_allowed(cpu: cython.pointer(Cpu)) -> u64:
@@ -136,6 +145,8 @@ def write_efer(cpu: cython.pointer(Cpu), value: u64) -> cython.bint:
     changed: u64
     value = (value & ~cython.cast(u64, EFER_LMA)) | (cpu.efer & EFER_LMA)
     changed = value ^ cpu.efer
+    if changed & value & EFER_NXE and not has_no_execute(cpu):
+        return False
     if value & ~efer_allowed(cpu) or (changed & EFER_LME and cpu.cr0 & CR0_PG):
         return False
     cpu.efer = value
@@ -159,6 +170,18 @@ def write_apic_base(cpu: cython.pointer(Cpu), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def write_misc_enable(cpu: cython.pointer(Cpu), value: u64) -> cython.bint:
+    """IA32_MISC_ENABLE: what is told of CPUID and of no-execute pages has effect, speed and heat have none here."""
+    writable: u64 = MISC_ENABLE_WRITABLE | (cython.cast(u64, 1) << MISC_ENABLE_NO_NX)
+    if value & ~(writable | MISC_ENABLE_FIXED):
+        return False
+    cpu.misc_enable = value & writable
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def write_msr_system(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython.bint:
     """The MSRs below 0xC0000000: False if there is no such MSR, or not with such a value."""
     address_bad: cython.bint = not is_address(cpu, value)
@@ -172,10 +195,10 @@ def write_msr_system(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython
         cpu.sysenter_esp = value
     elif index == MSR_SYSENTER_EIP and not address_bad:
         cpu.sysenter_eip = value
-    elif index == MSR_MISC_ENABLE and (value | 1) == (MISC_ENABLE_FIXED | 1):
-        cpu.misc_enable = value
-    elif index == MSR_DEBUGCTL and value == 0:
-        cpu.debugctl = 0
+    elif index == MSR_MISC_ENABLE:
+        return write_misc_enable(cpu, value)
+    elif index == MSR_DEBUGCTL and not value & ~cython.cast(u64, DEBUGCTL_DEFINED):
+        cpu.debugctl = value
     elif index == MSR_PAT and is_pat_valid(value):
         cpu.pat = value
     elif index == MSR_BIOS_SIGN_ID:

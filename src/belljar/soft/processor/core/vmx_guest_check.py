@@ -49,7 +49,7 @@ def check_guest_controls(cpu: cython.pointer(Cpu), vmcs: cython.pointer(Vmcs)) -
     if not wide and cr4 & CR4_PCIDE:
         return False
     if entry & ENTRY_LOAD_DEBUG and (
-        vmcs_get(vmcs, FIELD_GUEST_DEBUGCTL) & ~cython.cast(u64, 0xDFC3) or vmcs_get(vmcs, FIELD_GUEST_DR7) >> 32
+        vmcs_get(vmcs, FIELD_GUEST_DEBUGCTL) & ~cython.cast(u64, DEBUGCTL_DEFINED) or vmcs_get(vmcs, FIELD_GUEST_DR7) >> 32
     ):
         return False
     if not is_address(cpu, vmcs_get(vmcs, FIELD_GUEST_SYSENTER_ESP)):

@@ -11,7 +11,6 @@ cdef enum:  # MSRs (SDM 4 table 2-2); those above bit 30 are constants at the to
     MSR_MISC_ENABLE = 0x1A0
     MSR_DEBUGCTL = 0x1D9
     MSR_PAT = 0x277
-    MISC_ENABLE_FIXED = 0x1800  # no branch trace storage, no PEBS
     MSR_MTRRCAP = 0xFE
     MSR_ARCH_CAPABILITIES = 0x10A
     MSR_MTRR_VARIABLE = 0x200   # base and mask in turn
@@ -19,6 +18,15 @@ cdef enum:  # MSRs (SDM 4 table 2-2); those above bit 30 are constants at the to
     MSR_MTRR_FIX16K = 0x258
     MSR_MTRR_FIX4K = 0x268
     MSR_MTRR_DEFAULT = 0x2FF
+
+cdef enum:
+    DEBUGCTL_DEFINED = 0            # no branch records, no single-stepping on branches, no branch trace
+
+cdef enum:  # IA32_MISC_ENABLE (SDM 4 table 2-2)
+    MISC_ENABLE_FIXED = 0x1800      # no branch trace storage, no PEBS
+    MISC_ENABLE_WRITABLE = 0x450009 # fast strings, thermal control, SpeedStep, MONITOR, CPUID limit; and XD disable above
+    MISC_ENABLE_LIMIT = 0x400000    # CPUID goes no further than leaf 2
+    MISC_ENABLE_NO_NX = 34          # by number: there are no no-execute pages
 
 cdef enum:  # MTRRs (SDM 3A 12.11)
     MTRRS = 8                   # pairs of base and mask
