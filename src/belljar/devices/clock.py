@@ -168,30 +168,31 @@ class InstructionClock(QueueClock):
 
     def __init__(self, now_ns: int = 0, *, earlier: Callable[[], None] | None = None) -> None:
         super().__init__(earlier)
-        self._now_ns = now_ns
+        self.time_ns = now_ns
+        """The time it was last moved to."""
 
     def now_ns(self) -> int:
         """The time it was last moved to."""
-        return self._now_ns
+        return self.time_ns
 
     def advance_to(self, now_ns: int) -> int:
         """Move to `now_ns`, then run what is due; how many timers ran. Raises ConfigurationError for a time in the past."""
-        if now_ns < self._now_ns:
-            raise ConfigurationError(f"time does not go back: from {self._now_ns} ns to {now_ns} ns")
-        self._now_ns = now_ns
+        if now_ns < self.time_ns:
+            raise ConfigurationError(f"time does not go back: from {self.time_ns} ns to {now_ns} ns")
+        self.time_ns = now_ns
         return self.timers.run_due(now_ns)
 
     def advance(self, ns: int) -> int:
         """Move on by `ns`."""
-        return self.advance_to(self._now_ns + ns)
+        return self.advance_to(self.time_ns + ns)
 
     def state(self) -> dict[str, int]:
         """The time. Timers belong to those who made them, and are made again when these are restored."""
-        return {"now_ns": self._now_ns}
+        return {"now_ns": self.time_ns}
 
     def restore(self, state: dict[str, int]) -> None:
         """Set the time; restore the clock first, then the devices."""
-        self._now_ns = state["now_ns"]
+        self.time_ns = state["now_ns"]
 
 
 class HostClock(QueueClock):

@@ -94,6 +94,15 @@ class Seat:
             self._take_signals()
         if self.activity is WAIT_FOR_SIPI:
             return False
+        if lapic.vectors.irr or self._window_wanted or lapic.has_interrupt():
+            self._offer_interrupt()
+        priority = lapic.vectors.tpr >> 4
+        if priority != self._task_priority:
+            vcpu.task_priority = self._task_priority = priority
+        return self.activity is ACTIVE
+
+    def _offer_interrupt(self) -> None:
+        vcpu, lapic = self.cpu.vcpu, self.lapic
         waiting = lapic.has_interrupt()
         if waiting and vcpu.ready_for_interrupt():
             vcpu.inject_interrupt(lapic.acknowledge())
@@ -102,10 +111,6 @@ class Seat:
         if waiting or self._window_wanted:
             vcpu.request_interrupt_window(waiting)
             self._window_wanted = waiting
-        priority = lapic.cr8
-        if priority != self._task_priority:
-            vcpu.task_priority = self._task_priority = priority
-        return self.activity is ACTIVE
 
     def _take_signals(self) -> None:
         """INIT, start-up IPIs, SMIs and NMIs."""
@@ -144,8 +149,7 @@ class Seat:
         """After a run: what the guest did to its local APIC where the engine sees it, and whether it halted."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
         if reason is HLT:
-            self.activity = HALTED
-            self._interruptible = vcpu.ready_for_interrupt()
+            self.halt()
         elif reason is IRQ_WINDOW_OPEN:
             self.stale = True
         if vcpu.apic_base != lapic.base:
@@ -153,6 +157,11 @@ class Seat:
         if vcpu.task_priority != self._task_priority:  # else the APIC's own register is the newer one
             lapic.cr8 = self._task_priority = vcpu.task_priority
             self.stale = True
+
+    def halt(self) -> None:
+        """It has halted."""
+        self.activity = HALTED
+        self._interruptible = self.cpu.vcpu.ready_for_interrupt()
 
     def begin(self, *, again: bool) -> None:
         """A run begins; `again`: a halted vCPU goes on behind its HLT. The host may have changed its state meanwhile."""
@@ -186,7 +195,8 @@ class Seat:
         self._interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
         self.activity = {"RUNNABLE": ACTIVE, "HALTED": HALTED}.get(name, WAIT_FOR_SIPI)
         if name == "SIPI_RECEIVED":
-            self.lapic.signals.raise_sipi(self._sipi_vector)
+            signals = self.lapic.signals  # nobody is woken: the machine stands still
+            signals.sipi, signals.pending = self._sipi_vector, True
 
     @property
     def wants_to_run(self) -> bool:

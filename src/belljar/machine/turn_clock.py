@@ -16,11 +16,13 @@ class TurnClock(InstructionClock):
         super().__init__(earlier=self._earlier)
         self.running: Vcpu | None = None
         """The vCPU that executes instructions now."""
+        self._last: Vcpu | None = None  # whose counter shows the time
+        self._skipped = False  # nobody's does
 
     def now_ns(self) -> int:
         """Nanoseconds since the machine was made."""
         running = self.running
-        return self._now_ns if running is None else running.clock_ns
+        return self.time_ns if running is None else running.clock_ns
 
     def _earlier(self) -> None:
         if self.running is not None:
@@ -28,34 +30,32 @@ class TurnClock(InstructionClock):
 
     def enter(self, vcpu: Vcpu) -> None:
         """A vCPU begins to run."""
-        vcpu.clock_ns = self._now_ns
+        if vcpu is not self._last or self._skipped:
+            vcpu.clock_ns = self.time_ns
+            self._last, self._skipped = vcpu, False
         self.running = vcpu
 
-    @property
-    def entered_ns(self) -> int:
-        """When the vCPU that is running began to."""
-        return self._now_ns
-
-    def leave(self, vcpu: Vcpu, at_least_ns: int) -> int:
-        """It has run; for how long. Rounds without an instruction count, too, if they used up a run: it is `at_least_ns` then."""
-        before_ns = self._now_ns
-        self._now_ns = max(vcpu.clock_ns, at_least_ns)
+    def leave(self, vcpu: Vcpu) -> None:
+        """It has run."""
+        self.time_ns = vcpu.clock_ns
         self.running = None
-        return self._now_ns - before_ns
 
-    def time_left(self) -> int:
-        """For how long nothing is due: 0 or less if something is."""
-        return self.timers.first_ns - self._now_ns
+    def use_up(self, end_ns: int) -> None:
+        """A run was used up: rounds without an instruction took the rest of it."""
+        if end_ns > self.time_ns:
+            self.time_ns = end_ns
+            self._skipped = True
 
     def run_due(self) -> int:
         """Run what is due now; how many timers ran."""
-        return self.timers.run_due(self._now_ns)
+        return self.timers.run_due(self.time_ns)
 
     def skip(self) -> None:
         """Nobody runs: move on to the first timer, and run what is due."""
-        if self.timers.first_ns > self._now_ns:
-            self._now_ns = self.timers.first_ns
-        self.timers.run_due(self._now_ns)
+        if self.timers.first_ns > self.time_ns:
+            self.time_ns = self.timers.first_ns
+            self._skipped = True
+        self.timers.run_due(self.time_ns)
 
     def due_ns(self) -> int | None:
         """The host need not wait for this clock."""

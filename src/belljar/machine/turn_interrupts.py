@@ -71,11 +71,11 @@ class TurnInterrupts(OwnInterrupts):
     ) -> ExitReason | None:
         """As `OwnInterrupts.run`; `instructions` is for all entries together."""
         seat, clock, turns = self._turn_seats[index], self._time, self._turns
-        left = instructions
+        vcpu, timers, left = seat.cpu.vcpu, clock.timers, instructions
         rounds = 0
         with turns:
             while True:
-                if clock.time_left() <= 0:
+                if timers.first_ns <= clock.time_ns:
                     clock.run_due()
                 if turns.callers or self._attention:
                     self._attend()
@@ -91,17 +91,37 @@ class TurnInterrupts(OwnInterrupts):
                         return None
                     self.rest(deadline_ns)
                     continue
-                budget = self._budget(left)
-                reason, ran = self._enter_for(budget, seat, deadline_ns, single_exit, observer)
+                begin_ns = clock.time_ns
+                budget = timers.first_ns - begin_ns
+                if left is not None and left < budget:
+                    budget = left
+                clock.enter(vcpu)
+                try:
+                    reason = vcpu.run(
+                        seat.bus,
+                        deadline_ns=deadline_ns,
+                        instructions=budget if budget < NEVER >> 1 else None,
+                        single_exit=single_exit,
+                        observer=observer,
+                    )
+                finally:
+                    clock.leave(vcpu)
+                if reason is INSTRUCTION_LIMIT and budget < NEVER >> 1:
+                    clock.use_up(begin_ns + budget)
                 if left is not None:
-                    left -= ran
-                if reason is INSTRUCTION_LIMIT and budget is not None and (left is None or left > 0):
-                    continue  # a timer is due
-                if reason is INTERRUPTED:
+                    left -= clock.time_ns - begin_ns
+                if reason is HLT:
+                    seat.halt()
+                    if patient and not seat.stale and timers.first_ns != NEVER:
+                        clock.skip()
+                elif reason is INSTRUCTION_LIMIT:
+                    if (left is not None and left <= 0) or budget >= NEVER >> 1:
+                        return reason
+                elif reason is INTERRUPTED:
                     seat.came_back(reason)
                     if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
                         return reason
-                elif reason is HLT or reason is IRQ_WINDOW_OPEN:
+                elif reason is IRQ_WINDOW_OPEN:
                     seat.came_back(reason)
                 else:
                     return reason
@@ -110,34 +130,6 @@ class TurnInterrupts(OwnInterrupts):
         self._attention = False
         if self._turns.callers:
             self._turns.let_in()
-
-    def _budget(self, left: int | None) -> int | None:
-        to_timer = self._time.time_left()
-        if to_timer > NEVER >> 1:
-            return left
-        return to_timer if left is None or to_timer < left else left
-
-    def _enter_for(
-        self,
-        budget: int | None,
-        seat: Seat,
-        deadline_ns: int | None,
-        single_exit: bool,
-        observer: Callable[[Exit], None] | None,
-    ) -> tuple[ExitReason, int]:
-        """Enter the guest for so many instructions at most: the reason why it came back, and how long it ran."""
-        vcpu, clock = seat.cpu.vcpu, self._time
-        clock.enter(vcpu)
-        end_ns = 0
-        try:
-            reason = vcpu.run(
-                seat.bus, deadline_ns=deadline_ns, instructions=budget, single_exit=single_exit, observer=observer
-            )
-            if reason is INSTRUCTION_LIMIT and budget is not None:
-                end_ns = clock.entered_ns + budget
-        finally:
-            ran = clock.leave(vcpu, end_ns)
-        return reason, ran
 
     def rest(self, until_ns: int | None) -> None:
         """Skip to the next timer; where there is none, wait for the host."""
