@@ -29,11 +29,11 @@ NEVER = 1 << 80
 class Timer:
     """An appointment that can be made again and again. `deadline_ns` is when, `active` whether it is still to come."""
 
-    __slots__ = ("_callback", "_queue", "age", "deadline_ns")
+    __slots__ = ("_queue", "age", "callback", "deadline_ns")
 
     def __init__(self, queue: TimerQueue, callback: Callable[[], None]) -> None:
         self._queue = queue
-        self._callback = callback
+        self.callback = callback
         self.deadline_ns = NEVER
         self.age = 0  # tells its present entry in the queue from earlier ones; 0: not active
 
@@ -55,7 +55,7 @@ class Timer:
     def fire(self) -> None:
         """Its time has come."""
         self.age = 0
-        self._callback()
+        self.callback()
 
 
 class Clock(Protocol):
@@ -71,6 +71,16 @@ class Clock(Protocol):
         """A timer that is not set: for what is to be called at one time after the other."""
 
 
+class TimerWatch(Protocol):
+    """Somebody who wants to see what timers do. Must not change anything."""
+
+    def armed(self, timer: Timer) -> None:
+        """It was set for `timer.deadline_ns`."""
+
+    def expired(self, timer: Timer) -> None:
+        """Its time has come, and its callback is next."""
+
+
 class TimerQueue:
     """Timers ordered by deadline, then by age. Stale entries are swept, so that re-arming for ever needs no more memory.
 
@@ -84,6 +94,7 @@ class TimerQueue:
         self._stale = 0
         self._earlier = earlier
         self.first_ns = NEVER
+        self.watch: TimerWatch | None = None
 
     def add(self, timer: Timer, deadline_ns: int) -> None:
         """Set a timer."""
@@ -94,6 +105,8 @@ class TimerQueue:
         self._made = timer.age = self._made + 1
         timer.deadline_ns = deadline_ns
         heappush(self._heap, (deadline_ns, timer.age, timer))
+        if self.watch is not None:
+            self.watch.armed(timer)
         if deadline_ns < self.first_ns:
             self.first_ns = deadline_ns
             if self._earlier is not None:
@@ -130,6 +143,8 @@ class TimerQueue:
                 later.append(entry)  # set by a callback: its turn comes with the next call, so that every call ends
             else:
                 ran += 1
+                if self.watch is not None:
+                    self.watch.expired(timer)
                 timer.fire()
         for entry in later:
             heappush(self._heap, entry)

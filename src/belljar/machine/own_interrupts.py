@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from belljar.devices.bus import Bus, LockedBus
-from belljar.devices.clock import Clock, HostClock
+from belljar.devices.clock import Clock, HostClock, TimerQueue
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route
@@ -54,6 +54,8 @@ class Lockable(Protocol):
 
 class Timekeeper(Clock, Protocol):
     """A clock as `OwnInterrupts` needs it."""
+
+    timers: TimerQueue
 
     def due_ns(self) -> int | None:
         """Until when, of time.monotonic_ns(), the host may wait for the first timer; None: it need not."""

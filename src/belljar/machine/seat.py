@@ -79,7 +79,7 @@ class Seat:
         self.stale = True
         self._initialized = not cpu.index
         self._sipi_vector = 0
-        self._interruptible = True
+        self.interruptible = True
         self._task_priority = UNKNOWN  # what the vCPU was entered with
         self._window_wanted = False
         lapic.task_priority_written = self._guest_wrote_task_priority
@@ -161,7 +161,7 @@ class Seat:
     def halt(self) -> None:
         """It has halted."""
         self.activity = HALTED
-        self._interruptible = self.cpu.vcpu.ready_for_interrupt()
+        self.interruptible = self.cpu.vcpu.ready_for_interrupt()
 
     def begin(self, *, again: bool) -> None:
         """A run begins; `again`: a halted vCPU goes on behind its HLT. The host may have changed its state meanwhile."""
@@ -192,7 +192,7 @@ class Seat:
         name = value.name
         self.lapic.signals.take_sipi()
         self._initialized = name != "UNINITIALIZED"
-        self._interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
+        self.interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
         self.activity = {"RUNNABLE": ACTIVE, "HALTED": HALTED}.get(name, WAIT_FOR_SIPI)
         if name == "SIPI_RECEIVED":
             signals = self.lapic.signals  # nobody is woken: the machine stands still
@@ -203,13 +203,13 @@ class Seat:
         """Whether there is something to run for, or something has come for it."""
         if self.activity is ACTIVE or self.lapic.signals.pending:
             return True
-        return self.activity is HALTED and self._interruptible and self.lapic.has_interrupt()
+        return self.activity is HALTED and self.interruptible and self.lapic.has_interrupt()
 
     def asleep(self) -> bool:
         """Whether only another vCPU, a chip's NMI or the host could wake it."""
         if self.lapic.signals.pending or self.activity is ACTIVE:
             return False
-        return self.activity is WAIT_FOR_SIPI or not self._interruptible
+        return self.activity is WAIT_FOR_SIPI or not self.interruptible
 
     def may_get_nmi(self) -> bool:
         """Whether its LINT0 makes NMIs of what comes there (the 8254's ticks, for one)."""

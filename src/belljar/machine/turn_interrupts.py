@@ -112,7 +112,7 @@ class TurnInterrupts(OwnInterrupts):
                     left -= clock.time_ns - begin_ns
                 if reason is HLT:
                     seat.halt()
-                    if patient and not seat.stale and timers.first_ns != NEVER:
+                    if patient and seat.interruptible and not seat.stale and timers.first_ns != NEVER:
                         clock.skip()
                 elif reason is INSTRUCTION_LIMIT:
                     if (left is not None and left <= 0) or budget >= NEVER >> 1:
