@@ -16,6 +16,7 @@ from belljar.records import dataclass
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
 if TYPE_CHECKING:
+    from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 
 
@@ -295,6 +296,17 @@ class Vcpu(Protocol):
         `error_code` exactly where the exception has one; real mode drops it. `payload` is what comes with it and changes
         when it is delivered, not before: the address in CR2 for #PF, bits set in DR6 for #DB (KVM_CAP_EXCEPTION_PAYLOAD).
         Raises ConfigurationError for what is no exception, EngineError while another one waits for its delivery.
+        """
+
+    def inject_machine_check(
+        self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
+    ) -> Consequence:
+        """An error of the hardware: `status`, `address` and `misc` for the bank's registers, `mcg_status` for the processor's.
+
+        What becomes of it is the guest's to say by IA32_MCG_CTL, IA32_MCi_CTL, IA32_MCi_CTL2 and CR4.MCE (SDM 3B 16.3, 16.5):
+        it is recorded, raises #MC before the next instruction, or shuts the processor down. CMCI is raised by the engine where
+        the local APICs are the engine's. Not during a run. Raises ConfigurationError for a bank that is not there or a status
+        without bit 63, FeatureUnsupported where the processor has no machine checks.
         """
 
     def instructions_retired(self) -> int:

@@ -26,6 +26,7 @@ from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
+from belljar.x86.msr import MACHINE_CHECK_BANKS, MCG_CAP_OFFERED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +66,7 @@ class KvmEngine:
                 raise
         self._coalesces_ports: bool | None = None
         self._watchpoints_work: bool | None = None
+        self._mcg_cap: int | None = None
 
     @property
     def cpu_model(self) -> CpuModel:
@@ -87,6 +89,14 @@ class KvmEngine:
         if self._coalesces_ports is None:
             self._coalesces_ports = bool(self.kvm.check(caps.KVM_CAP_COALESCED_PIO))
         return self._coalesces_ports
+
+    @property
+    def mcg_cap(self) -> int:
+        """IA32_MCG_CAP of guests: what belljar offers and KVM has; 0 without machine checks. Asked once."""
+        if self._mcg_cap is None:
+            banks = min(self.kvm.check(caps.KVM_CAP_MCE), MACHINE_CHECK_BANKS)
+            self._mcg_cap = banks and self.kvm.mce_capabilities() & MCG_CAP_OFFERED | banks
+        return self._mcg_cap
 
     @property
     def watchpoints_work(self) -> bool:

@@ -42,6 +42,7 @@ from belljar.x86.state import CpuState, Registers, SpecialRegisters
 if TYPE_CHECKING:
     from belljar.kvm.engine import KvmVm
     from belljar.kvm.vcpu import Vcpu
+    from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 
 REASONS = tuple(ExitReason)
@@ -82,6 +83,8 @@ class KvmVcpu:
         self._loop.tells_priority = vm.tells_priority
         tsc_deadline = vm.chips is not None and bool(vcpu.check(caps.KVM_CAP_TSC_DEADLINE_TIMER))
         vcpu.call(ioctls.KVM_SET_CPUID2, vm.engine.cpu_model.table_for(vcpu.index, tsc_deadline=tsc_deadline))
+        if vm.engine.mcg_cap:
+            vcpu.set_up_machine_checks(vm.engine.mcg_cap)
 
     @property
     def run_page(self) -> RunPage:
@@ -404,6 +407,17 @@ class KvmVcpu:
 
         self._finish()
         inject_exception(self.raw, vector, error_code, payload)
+
+    def inject_machine_check(
+        self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
+    ) -> Consequence:
+        """KVM_X86_SET_MCE (api.rst 4.106; `belljar.engine.Vcpu.inject_machine_check`)."""
+        from belljar.kvm.machine_checks import inject_machine_check  # as above
+
+        self._finish()
+        if not self._vm.engine.mcg_cap:
+            raise FeatureUnsupported("this host's KVM has no machine checks", hint="`--engine soft` has them")
+        return inject_machine_check(self.raw, bank, status, mcg_status, address, misc)
 
     def instructions_retired(self) -> int:
         """Raises FeatureUnsupported: KVM does not count."""

@@ -10,6 +10,7 @@ from belljar.x86.registers import PARTS, REGISTERS
 from belljar.x86.state import Registers, SpecialRegisters
 
 if TYPE_CHECKING:
+    from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 
 CR0_PE = 1
@@ -46,6 +47,9 @@ class Keeper(Protocol):
 
     @mp_state.setter
     def mp_state(self, value: MpState) -> None: ...
+
+    def raise_cmci(self) -> None:
+        """A corrected machine check (SDM 3A 11.5.1)."""
 
 
 class Cpu:
@@ -126,6 +130,19 @@ class Cpu:
         """An exception before the next instruction (`belljar.engine.Vcpu.inject_exception`); it ends a halt."""
         self.vcpu.inject_exception(vector, error_code, payload)
         self._leave_halt()
+
+    def inject_machine_check(
+        self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
+    ) -> Consequence:
+        """An error of the hardware, and what becomes of it (`belljar.engine.Vcpu.inject_machine_check`); #MC ends a halt."""
+        from belljar.x86.machine_check import Consequence  # few guests ever see one
+
+        what = self.vcpu.inject_machine_check(bank, status, mcg_status, address, misc)
+        if what in (Consequence.EXCEPTION, Consequence.SHUTDOWN):
+            self._leave_halt()
+        elif what is Consequence.INTERRUPT and self.keeper is not None:
+            self.keeper.raise_cmci()
+        return what
 
     @property
     def mp_state(self) -> MpState:

@@ -42,7 +42,7 @@ class Lockable(Protocol):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> object:
+    ) -> bool | None:
         """Let go of it."""
 
     def notify_all(self) -> None:
@@ -97,6 +97,9 @@ class OwnInterrupts:
         self.seats = tuple(self._make_seat(cpu, bus) for cpu in cpus)
         for seat in self.seats if optional else ():
             seat.start_at_once()
+        for seat in self.seats:
+            if isinstance(seat, Seat):
+                seat.guard = self.lock
         self.clock.pause()
 
     def _make_clock(self) -> Timekeeper:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ class Seat:
     def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock | None = None) -> None:
         self.cpu = cpu
         cpu.keeper = self
+        self.guard: AbstractContextManager[object] = nullcontext()
+        """The lock of the chips, for what the host does to this vCPU between runs."""
         self.lapic = lapic
         self.bus = LapicWindow(lapic, bus) if lock is None else GuardedWindow(lapic, bus, lock)
         self.activity = WAIT_FOR_SIPI if cpu.index else ACTIVE
@@ -174,6 +177,12 @@ class Seat:
         """Go on behind the HLT."""
         if self.activity is HALTED:
             self.activity = ACTIVE
+        self.stale = True
+
+    def raise_cmci(self) -> None:
+        """A corrected machine check (SDM 3A 11.5.1)."""
+        with self.guard:
+            self.lapic.raise_local(Reg.LVT_CMCI)
 
     @property
     def mp_state(self) -> MpState:
@@ -194,6 +203,7 @@ class Seat:
         self._initialized = name != "UNINITIALIZED"
         self.interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
         self.activity = {"RUNNABLE": ACTIVE, "HALTED": HALTED}.get(name, WAIT_FOR_SIPI)
+        self.stale = True
         if name == "SIPI_RECEIVED":
             signals = self.lapic.signals  # nobody is woken: the machine stands still
             signals.sipi, signals.pending = self._sipi_vector, True

@@ -68,6 +68,7 @@ class SoftVm:
         self.mmu = Mmu(self.memory)
         self.vcpus: list[SoftVcpu] = []
         self._msr_bitmap_hpa = self.mmu.pool.take()
+        self.memory.write(self._msr_bitmap_hpa, bitmap_of(frozenset()))
         self._has_chips = False
         self._closed = False
 

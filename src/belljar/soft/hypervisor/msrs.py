@@ -7,7 +7,7 @@ from functools import cache
 
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
-from belljar.x86.msr import Msr
+from belljar.x86.msr import MACHINE_CHECK_BANKS, Msr
 
 IN_VMCS: dict[int, Field] = {
     Msr.IA32_SYSENTER_CS: Field.GUEST_SYSENTER_CS,
@@ -41,9 +41,32 @@ BITMAP_WRITES = 2048
 CANONICAL_57 = range(-(1 << 56), 1 << 56)
 
 
-def bitmap_of_unknown(processor: Processor, others: Collection[int] = ()) -> bytes:
-    """An MSR bitmap page that makes every MSR exit which the processor does not have, and `others`."""
+MACHINE_CHECK_MSRS = (
+    range(Msr.IA32_MCG_CAP, Msr.IA32_MCG_CTL + 1),
+    range(Msr.IA32_MC0_CTL2, Msr.IA32_MC0_CTL2 + MACHINE_CHECK_BANKS),
+    range(Msr.IA32_MC0_CTL, Msr.IA32_MC0_CTL + 4 * MACHINE_CHECK_BANKS),
+)
+"""Those of machine checks, which the hypervisor keeps (`machine_checks.py`)."""
+
+
+def is_machine_check(index: int) -> bool:
+    """Whether an MSR belongs to machine checks."""
+    return any(index in each for each in MACHINE_CHECK_MSRS)
+
+
+def own_bitmap() -> bytearray:
+    """An MSR bitmap page that makes those exit which the hypervisor itself knows."""
     page = bytearray(4096)
+    for each in MACHINE_CHECK_MSRS:
+        for msr in each:
+            page[msr // 8] |= 1 << msr % 8
+            page[BITMAP_WRITES + msr // 8] |= 1 << msr % 8
+    return page
+
+
+def bitmap_of_unknown(processor: Processor, others: Collection[int] = ()) -> bytes:
+    """The same with every MSR that the processor does not have, and `others`."""
+    page = own_bitmap()
     for first, offset in BITMAP_RANGES:
         for number in range(BITMAP_MSRS):
             if first + number in others or read_msr(processor, first + number) is None:
@@ -63,8 +86,8 @@ def in_bitmap(page: bytes, index: int, *, write: bool) -> bool:
 
 @cache
 def bitmap_of(msrs: frozenset[int]) -> bytes:
-    """An MSR bitmap page that makes accesses to `msrs` exit, as do all that have no bits there."""
-    page = bytearray(4096)
+    """An MSR bitmap page that makes accesses to `msrs` exit, too, as do all that have no bits there."""
+    page = own_bitmap()
     for first, offset in BITMAP_RANGES:
         for number in (msr - first for msr in msrs if first <= msr < first + BITMAP_MSRS):
             page[offset + number // 8] |= 1 << number % 8

@@ -17,7 +17,7 @@ from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
 from belljar.soft.hypervisor.mmu.mmu import Mmu
-from belljar.soft.hypervisor.msrs import read_msr, write_msr
+from belljar.soft.hypervisor.msrs import is_machine_check, read_msr, write_msr
 from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.hypervisor.start import check_pages, start_special
 from belljar.soft.hypervisor.window import DeviceWindow
@@ -28,6 +28,8 @@ from belljar.x86.state import CpuState, Registers, SpecialRegisters
 from belljar.x86.walker import walk
 
 if TYPE_CHECKING:
+    from belljar.soft.hypervisor.machine_checks import MachineChecks
+    from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 
 CHUNK = 5_000
@@ -49,6 +51,8 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 
 INSTRUCTION_BYTES = 15
 
+CPUID_MCA = 1 << 14
+"""Leaf 1, EDX (SDM 2A CPUID)."""
 
 PORT_ACCESS = int(Reason.IO)
 port_access = HANDLERS[PORT_ACCESS]
@@ -110,6 +114,7 @@ class SoftVcpu:
         """The VM's vCPUs, this one among them: the cores of one package."""
         self.nmis = 0
         self.put_off: int | None = None
+        self._machine_checks: MachineChecks | None = None
         self._waiting: ExitReason | None = None
         self._observer: Callable[[Exit], None] | None = None
         self._single_exit = False
@@ -161,7 +166,14 @@ class SoftVcpu:
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that the processor does not have are left out."""
         processor = self._open()
-        found = ((index, read_msr(processor, index)) for index in indices)
+        checked = self.has_machine_checks
+        found = (
+            (
+                index,
+                self.machine_checks.read(index) if checked and is_machine_check(index) else read_msr(processor, index),
+            )
+            for index in indices
+        )
         return {index: value for index, value in found if value is not None}
 
     def set_msrs(self, values: Mapping[int, int]) -> None:
@@ -170,7 +182,11 @@ class SoftVcpu:
         for index, value in values.items():
             if not 0 <= index < 1 << 32 or not 0 <= value < 1 << 64:
                 raise ConfigurationError(f"MSR {index:#x} cannot hold {value:#x}")
-            if not write_msr(processor, index, value):
+            if is_machine_check(index) and self.has_machine_checks:
+                written = self.machine_checks.write(index, value, host=True)
+            else:
+                written = write_msr(processor, index, value)
+            if not written:
                 raise FeatureUnsupported(f"the soft processor does not take {value:#x} for MSR {index:#x}")
 
     def translate(self, gva: int) -> EngineTranslation:
@@ -389,6 +405,37 @@ class SoftVcpu:
         if value is not None and isinstance(written, WriteMsr) and written.msr == Msr.IA32_APIC_BASE:
             processor.apic_base = written.value
         finish(processor, reason, value)
+
+    @property
+    def has_machine_checks(self) -> bool:
+        """Whether the feature MCA is not switched off."""
+        return bool(self.processor.cpuid(1, 0)[3] & CPUID_MCA)
+
+    @property
+    def machine_checks(self) -> MachineChecks:
+        """The banks, made when somebody first looks at them."""
+        if self._machine_checks is None:
+            from belljar.soft.hypervisor.machine_checks import MachineChecks  # few ever do
+
+            self._machine_checks = MachineChecks()
+        return self._machine_checks
+
+    def inject_machine_check(
+        self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
+    ) -> Consequence:
+        """An error of the host's making (`belljar.engine.Vcpu.inject_machine_check`)."""
+        from belljar.soft.hypervisor.machine_checks import inject_machine_check  # as above
+
+        self._open()
+        if not self.has_machine_checks:
+            raise FeatureUnsupported("this machine's processors have no machine checks", hint="leave out --without mca")
+        self._refuse_waiting()
+        return inject_machine_check(self, bank, status, mcg_status, address, misc)
+
+    def end_next(self, exit: Exit) -> None:
+        """The next run ends at once, with `exit`."""
+        self.log.counts[exit.reason] += 1
+        self._backlog.append(exit)
 
     def _refuse_waiting(self) -> None:
         if self._waiting is not None:

@@ -56,6 +56,8 @@ class Feature(IntEnum):
     PGE = 38
     PAT = 39
     MTRR = 40
+    MCE = 41
+    MCA = 42
     LM = 43
     PREFETCHW = 44
     ARCH_CAPABILITIES = 45
@@ -81,6 +83,7 @@ NEEDED_BY = {
         Feature.SYSCALL, Feature.LAHF64, Feature.CX16, Feature.FSGSBASE, Feature.PCID, Feature.PKU, Feature.LA57, Feature.PAGE1G,
     ),
     Feature.PSE: (Feature.PSE36,),
+    Feature.MCE: (Feature.MCA,),
     Feature.TSC: (Feature.RDTSCP,),
 }  # fmt: skip
 """What goes with a feature because it builds on it."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from belljar.exits import ExitReason, Interrupted, ReadMsr, WriteMsr
-from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, RAX, RCX, RDX
+from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, RAX, RCX, RDX, finish
 from belljar.soft.hypervisor.events import inject
+from belljar.soft.hypervisor.msrs import is_machine_check
 from belljar.soft.processor.fields import Field
 from belljar.x86.vectors import Vector
 
@@ -20,8 +21,11 @@ CR8, CR8_MAX, RSP = 8, 15, 4
 
 
 def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
-    """RDMSR outside the ranges of the MSR bitmap, or with its bit set: there is no such MSR (SDM 3C 25.6.9)."""
+    """RDMSR outside the ranges of the MSR bitmap, or with its bit set (SDM 3C 25.6.9): the hypervisor's own, or none."""
     msr = vcpu.processor.get_gpr(RCX) & 0xFFFF_FFFF
+    if is_machine_check(msr) and vcpu.has_machine_checks:
+        finish(vcpu.processor, ExitReason.RDMSR, vcpu.machine_checks.read(msr))
+        return None
     if msr not in vcpu.exiting_msrs:
         inject(vcpu.processor, Vector.GP, 0)
         return None
@@ -31,6 +35,9 @@ def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
 def write_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """The same for WRMSR."""
     low, msr, high = (vcpu.processor.get_gpr(register) & 0xFFFF_FFFF for register in (RAX, RCX, RDX))
+    if is_machine_check(msr) and vcpu.has_machine_checks:
+        finish(vcpu.processor, ExitReason.WRMSR, 0 if vcpu.machine_checks.write(msr, high << 32 | low) else None)
+        return None
     if msr not in vcpu.exiting_msrs:
         inject(vcpu.processor, Vector.GP, 0)
         return None

@@ -33,14 +33,10 @@ def feature_bit(feature: cython.int) -> u64:
 @cython.nogil
 @cython.exceptval(check=False)
 def features_missing() -> u64:
-    """What there is a number for, and no processor has: XSAVE and SSE wait for x87 state, MCE and MCA for the banks of
-    machine checks; MONITOR is what hypervisors hide.
-    """
+    """What there is a number for, and no processor has: XSAVE and SSE wait for x87 state; MONITOR is what hypervisors hide."""
     return (
         feature_bit(FEATURE_XSAVE)
         | feature_bit(FEATURE_SSE)
-        | feature_bit(FEATURE_MCE)
-        | feature_bit(FEATURE_MCA)
         | feature_bit(FEATURE_MONITOR)
     )
 
