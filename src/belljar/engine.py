@@ -133,6 +133,29 @@ class MessageRoute(NamedTuple):
     data: int
 
 
+class PicRegisters(NamedTuple):
+    """One 8259: pins are bits, `base` is the vector of its pin 0 (8259A data sheet)."""
+
+    base: int
+    irr: int
+    isr: int
+    imr: int
+    elcr: int
+    auto_eoi: bool
+    special_mask: bool
+    initialized: bool
+
+
+class ChipRegisters(NamedTuple):
+    """What the interrupt chips hold: `lapics` the 1 KiB register page of each local APIC (SDM 3A 11.4.1) by vCPU index,
+    `redirection` the IOAPIC's 64-bit entries (82093AA 3.2.4), `pics` master and slave. Empty: elsewhere, or not there."""
+
+    lapics: Mapping[int, bytes]
+    redirection: tuple[int, ...] = ()
+    ioapic_id: int = 0
+    pics: tuple[PicRegisters, ...] = ()
+
+
 class PinTarget(NamedTuple):
     """What a pin of an engine's chip is programmed to: vector, delivery mode, trigger and the destination as it stands there.
 
@@ -372,6 +395,9 @@ class Vm(Protocol):
 
     def message_cpus(self, address: int) -> tuple[int, ...]:
         """Which vCPUs a message to this address would reach now, with local APICs of the engine's; not while one runs."""
+
+    def chip_registers(self) -> ChipRegisters:
+        """The registers of the chips that are the engine's; not while a vCPU runs."""
 
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs, if the engine's, let an 8259's interrupts through; not while one runs."""

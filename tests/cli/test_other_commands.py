@@ -133,3 +133,12 @@ def test_shell_completion(words: str, wanted: str) -> None:
     command = [sys.executable, "-c", "from belljar.cli.main import main; main()"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert f"plain,{wanted}" in done.stdout.splitlines()
+
+
+def test_explain_what_interrupts_tells_only_of_them(belljar: Belljar) -> None:
+    done = belljar("explain", "tick", "--engine", "soft", "--irqchip", "user", "--what", "interrupts")
+    assert done.status == 0
+    assert done.out.startswith("Interrupts at the start, chips: user\n")
+    assert "Where lines lead" in done.out
+    assert "Guest memory" not in done.out
+    assert belljar("explain", "tick", "--what", "nothing").status == 125

@@ -189,7 +189,6 @@ def test_exits_have_the_engines_own_names() -> None:
 @pytest.mark.parametrize(
     ("engine", "irqchip", "kind", "why"),
     [
-        ("kvm", "kernel", "timer", "the chips are the kernel's"),
         ("kvm", "user", "cpuid", "kvm answers it without telling anybody"),
         ("kvm", None, "irq", "this machine has no interrupt chips"),
         ("kvm", None, "timer", "this machine has no interrupt chips"),
@@ -205,6 +204,14 @@ def test_what_cannot_be_shown_is_refused_alone_and_noted_among_others(
     _, notes = traced({kind, "io"}, "hello-long", engine, irqchip)
     assert len(notes) == 1
     assert notes[0].startswith(f"{kind}: {why}")
+
+
+def test_kernels_chips_keep_their_timers_to_themselves() -> None:
+    lines, notes = traced({"timer"}, "tick", "kvm", "kernel")
+    assert lines == []
+    assert notes == [
+        "timer: the chips are the kernel's, and so are the 8254 and the local APICs' timers; they are not seen"
+    ]
 
 
 def test_kernels_chips_show_what_belljars_devices_raise() -> None:

@@ -20,7 +20,10 @@ Examples:
   belljar explain hello-long
   belljar explain hello-paged --json | jq .paging
   belljar explain fault --html fault.html
+  belljar explain tick --irqchip user --what interrupts
 """
+
+INTERRUPTS = "interrupts"
 
 
 def run(given: dict[str, Any]) -> int:
@@ -39,9 +42,9 @@ def run(given: dict[str, Any]) -> int:
     if given["as_json"]:
         print(json.dumps(found.as_dict(), indent=2))
     elif html is None:
-        from belljar.observe.explain_text import explain_lines
+        from belljar.observe.explain_text import explain_lines, interrupt_lines
 
-        show(explain_lines(found))
+        show(interrupt_lines(found) if given["what"] == INTERRUPTS else explain_lines(found))
     return 0
 
 
@@ -60,6 +63,10 @@ COMMAND = Command(
         Option(
             "--limit", "limit", f"Tell so many switches one by one, the rest by kind. Default: {DEFAULT_LIMIT}.", "N",
             values.limit, default=DEFAULT_LIMIT,
+        ),
+        Option(
+            "--what", "what", "Tell only of that, as text: interrupts (where lines lead, and every interrupt chip).",
+            choices=("all", INTERRUPTS), default="all",
         ),
         Option("--json", "as_json", "Write JSON.", switch=True),
         Option("--html", "html", "Write a page with pictures to FILE; it needs nothing from the net.", "FILE"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from belljar.engine import MessageRoute, PinRoute, PinTarget
+from belljar.engine import ChipRegisters, MessageRoute, PicRegisters, PinRoute, PinTarget
 from belljar.errors import CapabilityMissing, ConfigurationError, FeatureUnsupported, KvmCallFailed
 from belljar.kvm.abi import caps
 from belljar.kvm.abi.flags import (
@@ -115,6 +115,22 @@ class KernelChips:
     def message_cpus(self, address: int) -> tuple[int, ...]:
         """Which vCPUs' local APICs a message to this address would reach now (SDM 3A 11.11.1)."""
         return self._reached(address >> 12 & 0xFF, bool(address >> 2 & 1))
+
+    def registers(self) -> ChipRegisters:
+        """KVM_GET_LAPIC of every vCPU, and KVM_GET_IRQCHIP of what is there (api.rst 4.26, 4.57)."""
+        lapics = {vcpu.index: bytes(vcpu.get_lapic().regs) for vcpu in self.vcpus}
+        if self._split:
+            return ChipRegisters(lapics)
+        ioapic = self._vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic
+        pics = (self._pic_registers(which) for which in (KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE))
+        return ChipRegisters(lapics, tuple(ioapic.redirtbl[pin] for pin in range(IOAPIC_PINS)), ioapic.id, tuple(pics))
+
+    def _pic_registers(self, which: int) -> PicRegisters:
+        pic = self._vm.get_irqchip(which).chip.pic
+        return PicRegisters(
+            pic.irq_base & 0xF8, pic.irr, pic.isr, pic.imr, pic.elcr,
+            bool(pic.auto_eoi), bool(pic.special_mask), not pic.init_state,
+        )  # fmt: skip
 
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs let an 8259's interrupts through."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import (
     BelljarError,
     CapabilityMissing,
@@ -231,6 +231,10 @@ class KvmVm:
     def message_cpus(self, address: int) -> tuple[int, ...]:
         """Which vCPUs a message to this address would reach now."""
         return self._own_chips().message_cpus(address)
+
+    def chip_registers(self) -> ChipRegisters:
+        """What KVM_GET_LAPIC and KVM_GET_IRQCHIP say."""
+        return self._own_chips().registers()
 
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs let an 8259's interrupts through."""

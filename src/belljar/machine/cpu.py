@@ -108,19 +108,12 @@ class Cpu:
     @property
     def pc_gva(self) -> int:
         """The linear address of the next instruction: CS base plus RIP, 32 bits wide outside 64-bit mode."""
-        special = self.vcpu.get_special()
-        rip = self.vcpu.get_registers().rip
-        if special.cs.l and special.efer & EFER_LMA:
-            return rip
-        return (special.cs.base + rip) & 0xFFFFFFFF
+        return linear_pc(self.vcpu.get_special(), self.vcpu.get_registers().rip)
 
     @property
     def bits(self) -> int:
         """The default operand and address size of the code that runs: 16, 32 or 64 (SDM 3A 5.2.1, 3.4.5)."""
-        special = self.vcpu.get_special()
-        if special.cs.l and special.efer & EFER_LMA:
-            return 64
-        return 32 if special.cs.db and special.cr0 & CR0_PE else 16
+        return code_bits(self.vcpu.get_special())
 
     def translate(self, gva: int) -> EngineTranslation:
         """The engine's own answer where `gva` lies in guest-physical memory."""
@@ -166,6 +159,20 @@ class Cpu:
     def as_dict(self) -> dict[str, int]:
         """The registers by name, for reports."""
         return as_dict(self.vcpu.get_registers())
+
+
+def linear_pc(special: SpecialRegisters, rip: int) -> int:
+    """The linear address of RIP: with CS's base and 32 bits wide outside 64-bit mode."""
+    if special.cs.l and special.efer & EFER_LMA:
+        return rip
+    return (special.cs.base + rip) & 0xFFFFFFFF
+
+
+def code_bits(special: SpecialRegisters) -> int:
+    """The default operand and address size of code: 16, 32 or 64."""
+    if special.cs.l and special.efer & EFER_LMA:
+        return 64
+    return 32 if special.cs.db and special.cr0 & CR0_PE else 16
 
 
 def as_dict(registers: Registers) -> dict[str, int]:

@@ -75,12 +75,12 @@ class EngineInterrupts:
             self._vm.set_line(line.gsi, level)
             return int(level)
 
-    def signal_msi(self, address: int, data: int) -> int:
+    def signal_msi(self, address: int, data: int, source: str = "msi") -> int:
         """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it."""
         if not 0 <= address < 1 << 64 or not 0 <= data < 1 << 32:
             raise ConfigurationError(f"a message is a 64-bit address and 32-bit data, not {address:#x}, {data:#x}")
         self.messages += 1
-        if self.watch is not None and (message := from_msi(address, data)) is not None:
+        if self.watch is not None and (message := from_msi(address, data, source)) is not None:
             self.watch.message(message)
         return self._vm.signal_message(address, data)
 

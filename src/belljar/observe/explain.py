@@ -12,11 +12,14 @@ from belljar import __version__
 from belljar.errors import GuestMemoryError
 from belljar.machine import Cpu, End, Machine, RunResult
 from belljar.machine.result import STATUS
+from belljar.observe.chip_facts import chip_facts
 from belljar.observe.explain_model import (
+    ChipFacts,
     ConsoleFacts,
     CpuFacts,
     EndFacts,
     Explanation,
+    InterruptFacts,
     MemoryFacts,
     PagingFacts,
     Place,
@@ -67,6 +70,7 @@ def _explain(machine: Machine, console: ConsoleCounter, timeout: float, limit: i
     maps = [(cpu.special, "start", cpu.index) for cpu in machine.cpus]
     places = _places(machine)
     paging = _paging(machine, maps)
+    chips = chip_facts(machine)
     log = SwitchLog(machine, console, limit)
     result = _run(machine, log, timeout)
     ends = [_cpu_facts(machine, cpu) for cpu in machine.cpus]
@@ -116,6 +120,7 @@ def _explain(machine: Machine, console: ConsoleCounter, timeout: float, limit: i
             exits=log.console_exits,
             batched_writes=machine.vm.batched_writes() if machine.vm is not None else 0,
         ),
+        interrupts=_interrupts(machine, chips),
         end=_end(machine, result),
     )
 
@@ -128,6 +133,13 @@ def _run(machine: Machine, log: SwitchLog, timeout: float) -> RunResult:
         return RunResult(End.STOPPED, STATUS[End.STOPPED], "interrupted (Ctrl-C)")
     assert machine.result is not None
     return machine.result
+
+
+def _interrupts(machine: Machine, start: ChipFacts | None) -> InterruptFacts | None:
+    end = chip_facts(machine)
+    if start is None or end is None:
+        return None
+    return InterruptFacts(machine.chips.which or "", start, end)
 
 
 def _memory(machine: Machine) -> MemoryFacts:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from belljar.observe.explain_model import Explanation
+from belljar.observe.interrupt_tables import interrupt_tables
 from belljar.observe.pictures import memory_map, table_tree, timeline
 from belljar.observe.words import address, character, data_size, plural, span
 
@@ -31,6 +32,7 @@ def explain_page(found: Explanation) -> str:
         memory_map=memory_map(found),
         trees=[table_tree(paging) for paging in found.paging],
         timeline=timeline(found),
+        interrupts=interrupt_tables(found.interrupts) if found.interrupts is not None else [],
         register_names=found.vcpus[0].end.registers.__slots__,
     )
 

@@ -198,6 +198,119 @@ class ConsoleFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LineFacts:
+    """Where an interrupt line leads. `pin` None: to a message. `vcpus` are the indices of those that it reaches now."""
+
+    gsi: int
+    sources: tuple[str, ...]
+    level: bool
+    chip: str
+    pin: int | None
+    vector: int
+    delivery: str
+    trigger: str
+    masked: bool
+    vcpus: tuple[int, ...]
+    message_gpa: int | None
+    message_data: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LvtFacts:
+    """An entry of a local vector table (SDM 3A figure 11-8); `raw` as it stands."""
+
+    name: str
+    vector: int
+    delivery: str
+    masked: bool
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class LapicTimerFacts:
+    """A local APIC's timer; `deadline` is IA32_TSC_DEADLINE in that mode, where the engine tells it."""
+
+    mode: str
+    initial: int
+    current: int
+    divisor: int
+    deadline: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LapicFacts:
+    """A local APIC; vectors are those whose bits are set, `errors` is the ESR."""
+
+    vcpu: int
+    mode: str
+    bootstrap: bool
+    base_gpa: int
+    id: int
+    logical_id: int
+    software_enabled: bool
+    spurious_vector: int
+    tpr: int
+    ppr: int
+    in_service: tuple[int, ...]
+    requested: tuple[int, ...]
+    level_triggered: tuple[int, ...]
+    errors: int
+    timer: LapicTimerFacts
+    local: tuple[LvtFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectionFacts:
+    """An entry of the IOAPIC's redirection table (82093AA 3.2.4)."""
+
+    pin: int
+    vector: int
+    delivery: str
+    logical: bool
+    pending: bool
+    active_low: bool
+    remote_irr: bool
+    trigger: str
+    masked: bool
+    destination: int
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class PicFacts:
+    """One 8259 by the numbers of its pins; `base` is the vector of pin 0."""
+
+    name: str
+    base: int
+    requested: tuple[int, ...]
+    in_service: tuple[int, ...]
+    masked: tuple[int, ...]
+    level_triggered: tuple[int, ...]
+    auto_eoi: bool
+    special_mask: bool
+    initialized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChipFacts:
+    """All interrupt chips at one moment."""
+
+    lines: tuple[LineFacts, ...]
+    lapics: tuple[LapicFacts, ...]
+    redirection: tuple[RedirectionFacts, ...]
+    pics: tuple[PicFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptFacts:
+    """Interrupt chips before the first instruction and after the last; `chips` says whose they are."""
+
+    chips: str
+    start: ChipFacts
+    end: ChipFacts
+
+
+@dataclass(frozen=True, slots=True)
 class EndFacts:
     """How the run ended, and what lay at `result_gpa` then (empty: no memory there)."""
 
@@ -218,7 +331,10 @@ class EndFacts:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All about one run. `switches` holds the first of `switch_count`; `groups` counts all of them by kind."""
+    """All about one run. `switches` holds the first of `switch_count`; `groups` counts all of them by kind.
+
+    `interrupts` is None without interrupt chips.
+    """
 
     belljar: str
     guest: str
@@ -238,6 +354,7 @@ class Explanation:
     switch_count: int
     groups: tuple[SwitchGroup, ...]
     console: ConsoleFacts
+    interrupts: InterruptFacts | None
     end: EndFacts
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from belljar.observe.explain_model import (
     SwitchGroup,
     VcpuFacts,
 )
+from belljar.observe.interrupt_tables import interrupt_tables
 from belljar.observe.words import address, character, data_size, plural, span, table
 
 SHOWN_RUNS = 64
@@ -31,7 +32,25 @@ def explain_lines(found: Explanation) -> list[str]:
     lines += _switches(found) + _console(found)
     for vcpu in found.vcpus:
         lines += _vcpu_end(vcpu)
+    if found.interrupts is not None:
+        lines += ["", *interrupt_lines(found)]
     return lines + _end(found)
+
+
+def interrupt_lines(found: Explanation) -> list[str]:
+    """The interrupt chips only."""
+    if found.interrupts is None:
+        return ["Interrupts: this machine has no interrupt chips (--irqchip gives it some)"]
+    lines: list[str] = []
+    for moment in interrupt_tables(found.interrupts):
+        lines += ["", moment.title] if lines else [moment.title]
+        for each in moment.tables:
+            lines.append(f"  {each.title}" + ("" if len(each.rows) > 1 else ": nothing is there"))
+            if len(each.rows) > 1:
+                lines += [f"  {line}" for line in table(each.rows)]
+            if each.left_out:
+                lines.append(f"    {each.left_out}")
+    return lines
 
 
 def _head(found: Explanation) -> list[str]:

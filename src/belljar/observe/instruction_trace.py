@@ -6,14 +6,21 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from belljar.engine import Bus
+from belljar.errors import GuestMemoryError
 from belljar.exits import Exit, ExitReason
 from belljar.machine import Cpu, Machine
+from belljar.machine.cpu import code_bits, linear_pc
 from belljar.observe.vcpu_proxy import VcpuProxy
 from belljar.x86.disassembly import disassemble
-from belljar.x86.state import Registers
+from belljar.x86.state import Registers, SpecialRegisters
+from belljar.x86.walker import walk
 
 NAMES = tuple(field.name for field in fields(Registers))
 TEXT_WIDTH = 40
+INSTRUCTION_BYTES = 15
+"""The longest there is (SDM 2A 2.3.11)."""
+
+PAGE_SIZE = 4096
 
 
 def write_instructions(machine: Machine, write: Callable[[str], object]) -> None:
@@ -65,7 +72,9 @@ class _SteppedVcpu(VcpuProxy):
         left = instructions
         while left is None or left > 0:
             before = self._inner.get_registers()
-            pc_gva, bits, code = self._cpu.pc_gva, self._cpu.bits, self._machine.peek_code(self._cpu)
+            special = self._inner.get_special()
+            pc_gva, bits = linear_pc(special, before.rip), code_bits(special)
+            code = self._fetch(special, pc_gva)
             retired = self._inner.instructions_retired()
             reason: ExitReason = self._inner.run(
                 bus, deadline_ns=deadline_ns, instructions=1, single_exit=single_exit, observer=observer
@@ -79,6 +88,19 @@ class _SteppedVcpu(VcpuProxy):
             left = None if left is None else left - done
         self.__dict__["_steps"] -= 1
         return ExitReason.INSTRUCTION_LIMIT
+
+    def _fetch(self, special: SpecialRegisters, gva: int) -> bytes:
+        """The bytes of an instruction as far as memory goes: what `Machine.peek_code` finds, in one look at the state."""
+        code = b""
+        while len(code) < INSTRUCTION_BYTES:
+            gpa = walk(special, gva + len(code), self._machine.memory.read).gpa
+            if gpa is None:
+                break
+            try:
+                code += self._machine.memory.read(gpa, min(INSTRUCTION_BYTES - len(code), PAGE_SIZE - gpa % PAGE_SIZE))
+            except GuestMemoryError:
+                break
+        return code
 
     def exit_counts(self) -> dict[ExitReason, int]:
         """Without the ends of single steps."""

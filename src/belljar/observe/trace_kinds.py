@@ -13,7 +13,7 @@ from belljar.observe.trace_accesses import IO, MMIO, TracedVcpu
 from belljar.observe.trace_exits import CPUID, EXIT, MSR, ExitTrace
 from belljar.observe.trace_interrupts import InterruptTrace
 from belljar.observe.trace_lines import TraceLines
-from belljar.observe.trace_timers import trace_timers
+from belljar.observe.trace_timers import TimerTrace
 
 IRQ, TIMER, INSN = "irq", "timer", "insn"
 
@@ -80,13 +80,18 @@ class KindTrace:
         interrupts = self._machine.interrupts
         if isinstance(interrupts, OwnInterrupts):
             self._shown += 1
-            trace_timers(interrupts, lines)
+            TimerTrace(interrupts.clock, interrupts.chips.lapics, lines)
             if not interrupts.chips.lapics:
                 self.notes.append("timer: the local APICs are the kernel's, and their timers are not seen")
         elif interrupts is None:
             self.notes.append(f"timer: {NO_CHIPS}, and so no timers")
         else:
-            self.notes.append(f"timer: {KERNELS_CHIPS}, and so are their timers; they are not seen")
+            self.notes.append(
+                f"timer: {KERNELS_CHIPS}, and so are the 8254 and the local APICs' timers; they are not seen"
+            )
+            if self._machine.timers is not None:
+                self._shown += 1
+                TimerTrace(self._machine.timers, {}, lines)
 
     def _look_into_the_engine(self, kinds: frozenset[str]) -> None:
         name = self._machine.engine.name

@@ -42,6 +42,8 @@ def machine_time(machine: Machine) -> Callable[[], int]:
         return machine.own_interrupts.clock.now_ns
     if machine.engine.counts_instructions:
         return lambda: sum(cpu.vcpu.instructions_retired() for cpu in machine.cpus)
+    if machine.timers is not None:
+        return machine.timers.now_ns
     began_ns = time.monotonic_ns()
     return lambda: time.monotonic_ns() - began_ns
 

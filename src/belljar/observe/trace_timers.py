@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from belljar.devices.clock import Timer
+from collections.abc import Mapping
+from typing import Protocol
+
+from belljar.devices.clock import Timer, TimerQueue
+from belljar.devices.lapic import Lapic
 from belljar.devices.lapic_registers import Reg
 from belljar.devices.lapic_timer import ApicTimer
-from belljar.machine.own_interrupts import OwnInterrupts
 from belljar.observe.trace_lines import NO_CPU, TraceLines, seconds, spoken
 
 KIND = "timer"
@@ -13,13 +16,26 @@ KIND = "timer"
 _MODES = ("one-shot", "periodic", "TSC deadline", "reserved")
 
 
-class TimerTrace:
-    """A line for every timer that a device of the machine sets, and for every one that runs out."""
+class TimedClock(Protocol):
+    """A clock with a queue of timers."""
 
-    def __init__(self, interrupts: OwnInterrupts, lines: TraceLines) -> None:
-        self._clock = interrupts.clock
-        self._lapics = interrupts.chips.lapics
+    timers: TimerQueue
+
+    def now_ns(self) -> int:
+        """As `belljar.devices.clock.Clock`."""
+
+
+class TimerTrace:
+    """A line for every timer that a device of the machine sets, and for every one that runs out.
+
+    `lapics` are the local APICs whose timers are on that clock, by vCPU.
+    """
+
+    def __init__(self, clock: TimedClock, lapics: Mapping[int, Lapic], lines: TraceLines) -> None:
+        self._clock = clock
+        self._lapics = lapics
         self._lines = lines
+        clock.timers.watch = self
 
     def _name(self, timer: Timer) -> tuple[int, str]:
         owner = getattr(timer.callback, "__self__", None)
@@ -33,15 +49,11 @@ class TimerTrace:
         """As `TimerWatch.armed`."""
         cpu, who = self._name(timer)
         left_ns = timer.deadline_ns - self._clock.now_ns()
-        self._lines(cpu, KIND, f"{who} armed for {seconds(timer.deadline_ns)}, in {left_ns} ns")
+        when = f"in {left_ns} ns" if left_ns > 0 else "at once"
+        self._lines(cpu, KIND, f"{who} armed for {seconds(timer.deadline_ns)}, {when}")
 
     def expired(self, timer: Timer) -> None:
         """As `TimerWatch.expired`."""
         cpu, who = self._name(timer)
         late_ns = self._clock.now_ns() - timer.deadline_ns
-        self._lines(cpu, KIND, f"{who} expired" + (f", {late_ns} ns late" if late_ns else ""))
-
-
-def trace_timers(interrupts: OwnInterrupts, lines: TraceLines) -> None:
-    """From now on, show the timers of a machine."""
-    interrupts.clock.timers.watch = TimerTrace(interrupts, lines)
+        self._lines(cpu, KIND, f"{who} expired" + (f", {late_ns} ns late" if late_ns > 0 else ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.mmu.mmu import Mmu
@@ -135,6 +135,10 @@ class SoftVm:
         raise _no_chips()
 
     def message_cpus(self, address: int) -> tuple[int, ...]:
+        """Raises EngineError."""
+        raise _no_chips()
+
+    def chip_registers(self) -> ChipRegisters:
         """Raises EngineError."""
         raise _no_chips()
 
