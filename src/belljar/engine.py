@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from belljar.errors import ConfigurationError
 from belljar.exits import Exit, ExitReason
+from belljar.platform import Platform
 from belljar.records import dataclass
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
@@ -184,8 +185,25 @@ class ExitWatch(Protocol):
         """RDMSR or WRMSR of a 64-bit value; not `done`: it was refused with an exception."""
 
 
+class TimeStampCounter(Protocol):
+    """What a guest sees of time by RDTSC, as a function of the machine's clock."""
+
+    changed: list[Callable[[], None]]
+    """Called when it jumps, or changes its frequency."""
+
+    def read(self) -> int:
+        """The counter now, 64 bits."""
+
+    def ns_at(self, value: int) -> int:
+        """The machine's time when it first shows `value` or more: now if it does already."""
+
+
 class Vcpu(Protocol):
     """One virtual CPU."""
+
+    @property
+    def tsc(self) -> TimeStampCounter:
+        """Its time-stamp counter; raises FeatureUnsupported where the engine keeps it to itself."""
 
     @property
     def index(self) -> int:
@@ -401,6 +419,24 @@ class Vm(Protocol):
 
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs, if the engine's, let an 8259's interrupts through; not while one runs."""
+
+    def use_platform(self, platform: Platform) -> None:
+        """Tell an engine that serves its guests' paravirtual interfaces itself what is around it; before the first run.
+
+        An engine whose kernel serves them has no use for it.
+        """
+
+    def use_hyperv(self) -> None:
+        """Offer guests Hyper-V's interface (TLFS) beside KVM's; before the vCPUs are made, after `use_chips`.
+
+        Raises FeatureUnsupported where the engine cannot, on this host or without chips.
+        """
+
+    def set_tsc_khz(self, khz: int) -> None:
+        """The frequency of the time-stamp counters of vCPUs made from now on (on KVM api.rst 4.55).
+
+        Raises ConfigurationError for one that no guest gets, FeatureUnsupported for one that this host cannot make.
+        """
 
     def connect_timer(self, connected: bool) -> None:
         """Whether the 8254 among the engine's chips drives its line, which an HPET may take over."""

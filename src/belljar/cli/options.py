@@ -44,6 +44,14 @@ GUEST_OPTIONS = (
         "guest's name goes before its command line, and the console is port 0x3F8 alone.",
         switch=True,
     ),
+    Option(
+        "--tsc-khz", "tsc_khz", "Frequency of the guest's time-stamp counter. Default: the host's on kvm, 1000000 on soft.",
+        "KHZ", values.count,
+    ),
+    Option(
+        "--hyperv", "hyperv", "Offer the guest Hyper-V's interface too: reference time, synthetic interrupts and timers.",
+        switch=True,
+    ),
     Option("--load", "load_gpa", "Guest-physical address to put raw code at.", "ADDR", values.address),
     Option("--entry", "entry_gva", "Guest-virtual address to start at.", "ADDR", values.address),
     Option(
@@ -62,8 +70,10 @@ GUEST_OPTIONS = (
     ),
 )  # fmt: skip
 
-_PASSED_ON = ("engine", "mode", "cpus", "irqchip", "load_gpa", "entry_gva", "format", "command_line", "modules",
-              "test_device")  # fmt: skip
+_PASSED_ON = (
+    "engine", "mode", "cpus", "irqchip", "tsc_khz", "hyperv", "load_gpa", "entry_gva", "format", "command_line", "modules",
+    "test_device",
+)  # fmt: skip
 
 
 def machine_options(given: dict[str, Any]) -> dict[str, Any]:

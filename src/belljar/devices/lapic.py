@@ -100,6 +100,10 @@ class Lapic:
         """An ExtINT message came over the APIC bus and was not taken yet."""
         self.window_gpa = NOWHERE
         """Where its page lies in guest-physical memory, or NOWHERE."""
+        self.settle: Callable[[], None] | None = None
+        """Called before anybody looks at the registers, while it is not known whether the guest has ended an interrupt."""
+        self.ended: Callable[[int], None] | None = None
+        """Called with the vector when an interrupt's service ends."""
         self.task_priority_written: Callable[[int], None] = _ignore
         """Called when the guest writes TPR, but not for MOV CR8."""
         self._place(regs.LAPIC_GPA | regs.BASE_ENABLED | (regs.BASE_BSP if bsp else 0))
@@ -312,7 +316,7 @@ class Lapic:
         fresh = self.vectors.request(vector, level_triggered)
         if self._counts is not None:
             self._count_request(source, vector, Outcome.ACCEPTED if fresh else Outcome.MERGED)
-        if fresh and vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK:
+        if fresh and (vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK or self.settle is not None):
             self._wake()
         return True
 
@@ -380,6 +384,8 @@ class Lapic:
 
     def read(self, index: int) -> int | None:
         """A register's value (32 bits; ICR's lower half); None where there is none to be read."""
+        if self.settle is not None:
+            self.settle()
         if index in self.lvt:
             return self.lvt[index]
         if Reg.ISR <= index < Reg.ESR:
@@ -405,6 +411,8 @@ class Lapic:
 
     def write(self, index: int, value: int) -> bool:
         """Set a register (32 bits); False if there is none to be written."""
+        if self.settle is not None:
+            self.settle()
         writer = self._writers.get(index)
         if writer is None:
             return False
@@ -448,6 +456,8 @@ class Lapic:
                     self.raise_local(Reg.LVT_LINT0)
             if not self.svr & regs.SVR_SUPPRESS_EOI:
                 self._bus.end_of_interrupt(vector)
+        if self.ended is not None:
+            self.ended(vector)
         self._offer()
 
     def _lvt_writer(self, register: Reg) -> Callable[[int], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from belljar.devices.clock import MIN_TICK_NS, Clock, Tsc
 from belljar.devices.lapic_registers import DIVIDE_WRITABLE
@@ -22,6 +22,16 @@ def divisor(configuration: int) -> int:
     return 1 << (code + 1 & 7)
 
 
+class Counter(Protocol):
+    """A time-stamp counter on a clock: `belljar.devices.clock.Tsc`, or a vCPU's own."""
+
+    def read(self) -> int:
+        """The counter now, 64 bits."""
+
+    def ns_at(self, value: int) -> int:
+        """The clock's time when it shows `value` or more."""
+
+
 class ApicTimer:
     """The timer. `expire` is called when it runs out; it is armed on the clock only while `audible`.
 
@@ -30,11 +40,16 @@ class ApicTimer:
     """
 
     def __init__(
-        self, clock: Clock, expire: Callable[[], None], *, tsc: Tsc | None = None, bus_period_ns: int = BUS_PERIOD_NS
+        self,
+        clock: Clock,
+        expire: Callable[[], None],
+        *,
+        tsc: Counter | None = None,
+        bus_period_ns: int = BUS_PERIOD_NS,
     ) -> None:
         self._clock = clock
         self._expire = expire
-        self._tsc = tsc or Tsc(clock)
+        self._tsc: Counter = tsc or Tsc(clock)
         self._bus_period_ns = bus_period_ns
         self._timer = clock.timer(self._run_out)
         self._audible = False
@@ -120,6 +135,11 @@ class ApicTimer:
     def read_deadline(self) -> int:
         """IA32_TSC_DEADLINE: 0 if it is not armed, or not in this mode."""
         return 0 if self._deadline and self._tsc.read() >= self._deadline else self._deadline
+
+    def use_counter(self, tsc: Counter) -> None:
+        """TSC deadlines are meant on this counter from now on."""
+        self._tsc = tsc
+        self._arm()
 
     def rearm(self) -> None:
         """The relation between the time-stamp counter and the clock has changed."""

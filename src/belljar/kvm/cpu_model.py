@@ -99,6 +99,11 @@ class CpuModel:
             pack_into("<I", table, offset, apic_id)
         return table
 
+    @property
+    def table(self) -> bytes:
+        """As it was given."""
+        return self._table
+
     def leaf(self, function: int, index: int = 0) -> tuple[int, int, int, int]:
         """EAX, EBX, ECX, EDX of a leaf; zeros where there is none."""
         return self._features.get((function, index), (0, 0, 0, 0))

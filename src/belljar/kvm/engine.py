@@ -9,6 +9,7 @@ from belljar.errors import (
     BelljarError,
     CapabilityMissing,
     ClosedError,
+    ConfigurationError,
     EngineError,
     FeatureUnsupported,
     KvmCallFailed,
@@ -23,7 +24,7 @@ from belljar.kvm.abi.run import (
     KVM_MSR_EXIT_REASON_UNKNOWN,
 )
 from belljar.kvm.cpu_model import CpuModel
-from belljar.kvm.engine_vcpu import KvmVcpu
+from belljar.kvm.engine_vcpu import KvmVcpu, no_frequency
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
 from belljar.x86.msr import MACHINE_CHECK_BANKS, MCG_CAP_OFFERED
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from belljar.kvm.chips import KernelChips
     from belljar.kvm.probe import Facts
+    from belljar.platform import Platform
 
 _cpu_models: dict[str, CpuModel] = {}
 """By device: what KVM_GET_SUPPORTED_CPUID said the first time. It asks the processor for every leaf, which costs more
@@ -141,8 +143,12 @@ class KvmVm:
         self._regions: dict[int, MemoryRegion] = {}
         self._batcher: WriteBatcher | None = None
         self.chips: KernelChips | None = None
+        self.tsc_khz: int | None = None
+        """The frequency of the time-stamp counters of vCPUs made from now on; None: the host's."""
         self.tells_priority = False
         """Whether runs return when a guest changes CR8."""
+        self.cpu_model_with_hyperv: CpuModel | None = None
+        """What vCPUs made from now on are told, if Hyper-V's interface is part of it."""
 
     def map(self, region: MemoryRegion) -> None:
         """Make a region guest-physical memory. Raises EngineError if it overlaps another or the kernel refuses it."""
@@ -239,6 +245,31 @@ class KvmVm:
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs let an 8259's interrupts through."""
         return self._own_chips().pic_cpus()
+
+    def use_platform(self, platform: Platform) -> None:
+        """Nothing to do: the kernel has time and serves KVM's paravirtual interface."""
+
+    def use_hyperv(self) -> None:
+        """Offer Hyper-V's interface, which needs local APICs in the kernel (KVM_CAP_HYPERV_SYNIC2, api.rst 6.4)."""
+        from belljar.kvm.hyperv import cpuid_table  # others need not wait for it
+
+        if self.chips is None:
+            raise FeatureUnsupported(
+                "Hyper-V's synthetic interrupts need the kernel's local APICs", hint="--irqchip kernel or split"
+            )
+        model = self.engine.cpu_model
+        self.cpu_model_with_hyperv = CpuModel(cpuid_table(self.engine.kvm, model.table))
+
+    def set_tsc_khz(self, khz: int) -> None:
+        """KVM_SET_TSC_KHZ for the VM, or else for each vCPU (api.rst 4.55)."""
+        if not 0 < khz < 1 << 31:
+            raise ConfigurationError(f"a time-stamp counter of {khz} kHz will not do")
+        self.tsc_khz = khz
+        if self.raw.check(caps.KVM_CAP_VM_TSC_CONTROL):
+            try:
+                self.raw.set_tsc_khz(khz)
+            except KvmCallFailed as error:
+                raise no_frequency(khz, error) from None
 
     def exit_on_msrs(self, only: range | None = None) -> None:
         """MSRs that KVM does not know, values that it does not take, what a filter forbids: to whoever runs the vCPU.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
+from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage, TimeStampCounter
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -23,7 +23,7 @@ from belljar.kvm.abi.flags import (
     KVM_MP_STATE_RUNNABLE,
     KVM_MP_STATE_UNINITIALIZED,
 )
-from belljar.kvm.abi.run import KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
+from belljar.kvm.abi.run import KVM_EXIT_HYPERV, KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
 from belljar.kvm.exit_reasons import exit_names
@@ -66,6 +66,13 @@ NO_COUNTING = "KVM cannot count a guest's instructions"
 USE_SOFT = "`--engine soft` can"
 
 
+def no_frequency(khz: int, why: object) -> FeatureUnsupported:
+    """What to say where a host's time-stamp counter cannot be scaled."""
+    return FeatureUnsupported(
+        f"this host's KVM gives guests no time-stamp counter of {khz} kHz: {why}", hint="`--engine soft` does"
+    )
+
+
 class KvmVcpu:
     """One virtual CPU. `raw` is the kernel's vCPU underneath, with everything it can do.
 
@@ -82,9 +89,26 @@ class KvmVcpu:
         self._loop.sleeps = vm.chips is not None
         self._loop.tells_priority = vm.tells_priority
         tsc_deadline = vm.chips is not None and bool(vcpu.check(caps.KVM_CAP_TSC_DEADLINE_TIMER))
-        vcpu.call(ioctls.KVM_SET_CPUID2, vm.engine.cpu_model.table_for(vcpu.index, tsc_deadline=tsc_deadline))
+        model = vm.engine.cpu_model
+        if vm.cpu_model_with_hyperv is not None:
+            model = vm.cpu_model_with_hyperv
+            vcpu.enable(caps.KVM_CAP_HYPERV_SYNIC2)
+        vcpu.call(ioctls.KVM_SET_CPUID2, model.table_for(vcpu.index, tsc_deadline=tsc_deadline))
         if vm.engine.mcg_cap:
             vcpu.set_up_machine_checks(vm.engine.mcg_cap)
+        if vm.tsc_khz is not None:
+            self._set_tsc_khz(vm.tsc_khz)
+
+    def _set_tsc_khz(self, khz: int) -> None:
+        """Where the VM could not be told; and read back, because some hosts take the call and do nothing."""
+        try:
+            if self.raw.get_tsc_khz() != khz:
+                self.raw.set_tsc_khz(khz)
+            actual = self.raw.get_tsc_khz()
+        except (CapabilityMissing, KvmCallFailed) as error:
+            raise no_frequency(khz, error) from None
+        if actual != khz:
+            raise no_frequency(khz, f"it is {actual} kHz")
 
     @property
     def run_page(self) -> RunPage:
@@ -263,9 +287,18 @@ class KvmVcpu:
                 watch(self.last_exit())
 
         reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
+        while reason is ExitReason.UNKNOWN and self._vm.cpu_model_with_hyperv is not None and self._serve_hyperv():
+            reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
         if reason.answerable:
             self._write_answer(reason, None)
         return reason
+
+    def _serve_hyperv(self) -> bool:
+        """Whether the exit was Hyper-V's, and the guest may go on."""
+        from belljar.kvm.hyperv import serve  # as in engine.py
+
+        page = self.raw.page
+        return page.exit_reason == KVM_EXIT_HYPERV and serve(page.exit.hyperv)
 
     def answer(self, value: int | None) -> None:
         """Finish the RDMSR, WRMSR or hypercall that the last `run` returned with (`belljar.engine.Vcpu.answer`)."""
@@ -391,6 +424,11 @@ class KvmVcpu:
             self.raw.nmi()
         except (CapabilityMissing, KvmCallFailed) as error:
             raise FeatureUnsupported(f"this host's KVM has no NMIs: {error}") from None
+
+    @property
+    def tsc(self) -> TimeStampCounter:
+        """Raises FeatureUnsupported: the kernel keeps it; `raw` has KVM's calls."""
+        raise FeatureUnsupported("time-stamp counters are the kernel's on KVM", hint=USE_SOFT)
 
     @property
     def clock_ns(self) -> int:

@@ -67,6 +67,9 @@ def _own_chips(machine: Machine, bus: Bus) -> OwnInterrupts:
         from belljar.machine.turn_interrupts import TurnInterrupts
 
         own = TurnInterrupts(machine.cpus, bus, optional=machine.chips.optional)
+        from belljar.machine.guest_platform import GuestPlatform
+
+        vm.use_platform(GuestPlatform(own, DEFAULT_START, machine.reset_requested))
     with suppress(FeatureUnsupported):  # without, there is no x2APIC mode: its registers are not there
         vm.exit_on_msrs(only=X2APIC_MSRS)
     return own

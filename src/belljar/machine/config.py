@@ -56,8 +56,12 @@ class MachineConfig:
     console at port 0xE9, puts the guest's name before its command line, and makes `memory` 128 MiB unless it is given.
 
     `msr_handler` is asked for what the engine itself would refuse with #GP (unknown MSRs; on KVM also bad values), and
-    `hypercall_handler` for the hypercalls that the engine hands over. Each gets the exit, on the vCPU's thread, and returns
-    the answer, 64 bits: what is read or returned, any number for a write; None refuses, as the engine would have.
+    `hypercall_handler` for the hypercalls that the engine hands over: what it does not answer itself. Each gets the exit, on
+    the vCPU's thread, and returns the answer, 64 bits: what is read or returned, any number for a write; None refuses, as
+    the engine would have.
+
+    `tsc_khz` is the frequency of the guest's time-stamp counter; None: the host's on KVM, 1 GHz on soft. Guests are offered
+    KVM's paravirtual interface on either engine, and with `hyperv` Hyper-V's too, in front of it.
 
     `without` names CPU features that the guest shall not have, as /proc/cpuinfo does (`Engine.cpu_features`). On soft, using
     one raises the exception that it raises on a CPU without it; KVM hides it from CPUID and refuses its control bits and MSRs,
@@ -85,6 +89,8 @@ class MachineConfig:
     test_device: bool = False
     msr_handler: Callable[[ReadMsr | WriteMsr], int | None] | None = None
     hypercall_handler: Callable[[Hypercall], int | None] | None = None
+    tsc_khz: int | None = None
+    hyperv: bool = False
     count_instructions: bool = False
     mergeable: bool = False
     huge_pages: bool = False

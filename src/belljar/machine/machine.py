@@ -101,6 +101,10 @@ class Machine:
             )
             self.vm.map(region)
         self.setup = self._load()
+        if self.config.hyperv:
+            self.vm.use_hyperv()
+        if self.config.tsc_khz is not None:
+            self.vm.set_tsc_khz(self.config.tsc_khz)
         vcpus = []
         for index, state in enumerate(self.setup.states):
             vcpu = self.vm.create_vcpu(index)

@@ -20,6 +20,7 @@ from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, Segment, SpecialRegisters
 
 if TYPE_CHECKING:
+    from belljar.platform import EntryHooks
     from belljar.x86.mp_state import MpState
 
 RESET_RIP, RESET_SELECTOR, RESET_BASE = 0xFFF0, 0xF000, 0xFFFF_0000
@@ -71,7 +72,9 @@ class Seat:
     With a `lock`, the vCPU's accesses to memory take it. `stale` is set by whoever wakes it: `prepare` has to look again.
     """
 
-    def __init__(self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock | None = None) -> None:
+    def __init__(
+        self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock | None = None, *, tsc_deadline: bool = False
+    ) -> None:
         self.cpu = cpu
         cpu.keeper = self
         self.guard: AbstractContextManager[object] = nullcontext()
@@ -80,14 +83,16 @@ class Seat:
         self.bus = LapicWindow(lapic, bus) if lock is None else GuardedWindow(lapic, bus, lock)
         self.activity = WAIT_FOR_SIPI if cpu.index else ACTIVE
         self.stale = True
+        self.hooks: EntryHooks | None = None
+        self._unhalted = False
         self._initialized = not cpu.index
         self._sipi_vector = 0
         self.interruptible = True
         self._task_priority = UNKNOWN  # what the vCPU was entered with
         self._window_wanted = False
         lapic.task_priority_written = self._guest_wrote_task_priority
-        # Not the TSC deadline timer: without a local APIC of its own KVM takes that MSR for itself, and CPUID has no such timer.
-        self._msrs = LapicMsrs(lapic, tsc_deadline=False)
+        # No TSC deadline timer on KVM: without a local APIC of its own it takes that MSR for itself, and CPUID has no such timer.
+        self._msrs = LapicMsrs(lapic, tsc_deadline=tsc_deadline)
 
     def prepare(self) -> bool:
         """Before an entry: bring the vCPU what waits for it; False if it has nothing to run for."""
@@ -97,19 +102,31 @@ class Seat:
             self._take_signals()
         if self.activity is WAIT_FOR_SIPI:
             return False
+        if lapic.settle is not None:
+            lapic.settle()
         if lapic.vectors.irr or self._window_wanted or lapic.has_interrupt():
             self._offer_interrupt()
         priority = lapic.vectors.tpr >> 4
         if priority != self._task_priority:
             vcpu.task_priority = self._task_priority = priority
-        return self.activity is ACTIVE
+        if self._unhalted and self.activity is HALTED:
+            self._unhalted = False
+            self.activity = ACTIVE
+        if self.activity is not ACTIVE:
+            return False
+        if self.hooks is not None:
+            self.hooks.before_entry()
+        return True
 
     def _offer_interrupt(self) -> None:
         vcpu, lapic = self.cpu.vcpu, self.lapic
         waiting = lapic.has_interrupt()
         if waiting and vcpu.ready_for_interrupt():
-            vcpu.inject_interrupt(lapic.acknowledge())
+            vector = lapic.acknowledge()
+            vcpu.inject_interrupt(vector)
             self.activity = ACTIVE
+            if self.hooks is not None:
+                self.hooks.taken(vector)
             waiting = lapic.has_interrupt()
         if waiting or self._window_wanted:
             vcpu.request_interrupt_window(waiting)
@@ -165,6 +182,9 @@ class Seat:
         """It has halted."""
         self.activity = HALTED
         self.interruptible = self.cpu.vcpu.ready_for_interrupt()
+        self.stale |= self._unhalted
+        if self.lapic.settle is not None:
+            self.lapic.settle()
 
     def begin(self, *, again: bool) -> None:
         """A run begins; `again`: a halted vCPU goes on behind its HLT. The host may have changed its state meanwhile."""
@@ -172,6 +192,10 @@ class Seat:
         self._task_priority = UNKNOWN
         if again:
             self.leave_halt()
+
+    def unhalt(self) -> None:
+        """Another vCPU wakes this one: go on behind the HLT, or do not halt at the next."""
+        self._unhalted = True
 
     def leave_halt(self) -> None:
         """Go on behind the HLT."""
@@ -213,13 +237,15 @@ class Seat:
         """Whether there is something to run for, or something has come for it."""
         if self.activity is ACTIVE or self.lapic.signals.pending:
             return True
-        return self.activity is HALTED and self.interruptible and self.lapic.has_interrupt()
+        if self.activity is not HALTED:
+            return False
+        return self._unhalted or (self.interruptible and self.lapic.has_interrupt())
 
     def asleep(self) -> bool:
         """Whether only another vCPU, a chip's NMI or the host could wake it."""
         if self.lapic.signals.pending or self.activity is ACTIVE:
             return False
-        return self.activity is WAIT_FOR_SIPI or not self.interruptible
+        return self.activity is WAIT_FOR_SIPI or not (self.interruptible or self._unhalted)
 
     def may_get_nmi(self) -> bool:
         """Whether its LINT0 makes NMIs of what comes there (the 8254's ticks, for one)."""

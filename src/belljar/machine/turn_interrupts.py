@@ -39,7 +39,10 @@ class TurnInterrupts(OwnInterrupts):
         return self._turns
 
     def _make_seat(self, cpu: Cpu, bus: Bus) -> Seat:
-        return Seat(cpu, self.chips.lapics[cpu.index], bus)
+        lapic, tsc = self.chips.lapics[cpu.index], cpu.vcpu.tsc
+        lapic.timer.use_counter(tsc)  # its TSC deadlines are on the guest's counter, wherever that is moved to
+        tsc.changed.append(lapic.timer.rearm)
+        return Seat(cpu, lapic, bus, tsc_deadline=True)
 
     def _call(self) -> None:
         for cpu in self._cpus:
@@ -70,6 +73,25 @@ class TurnInterrupts(OwnInterrupts):
         patient: bool,
     ) -> ExitReason | None:
         """As `OwnInterrupts.run`; `instructions` is for all entries together."""
+        hooks = self._turn_seats[index].hooks
+        if hooks is None:
+            return self._run(index, deadline_ns, instructions, over, observer, single_exit, patient)
+        hooks.turn_begins()
+        try:
+            return self._run(index, deadline_ns, instructions, over, observer, single_exit, patient)
+        finally:
+            hooks.turn_ends(self._turn_seats[index].activity is not ACTIVE)
+
+    def _run(
+        self,
+        index: int,
+        deadline_ns: int | None,
+        instructions: int | None,
+        over: Callable[[], bool],
+        observer: Callable[[Exit], None] | None,
+        single_exit: bool,
+        patient: bool,
+    ) -> ExitReason | None:
         seat, clock, turns = self._turn_seats[index], self._time, self._turns
         vcpu, timers, left = seat.cpu.vcpu, clock.timers, instructions
         rounds = 0

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
+from belljar.platform import Platform
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of, bitmap_of_unknown
+from belljar.soft.hypervisor.shared import Shared
+from belljar.soft.hypervisor.tsc import check_khz
 from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
 from belljar.soft.processor.features import Feature, off_mask
@@ -69,6 +72,8 @@ class SoftVm:
         self.vcpus: list[SoftVcpu] = []
         self._msr_bitmap_hpa = self.mmu.pool.take()
         self.memory.write(self._msr_bitmap_hpa, bitmap_of(frozenset()))
+        self.shared = Shared(self.mmu)
+        self._tsc_khz: int | None = None
         self._has_chips = False
         self._closed = False
 
@@ -85,7 +90,7 @@ class SoftVm:
     def create_vcpu(self, index: int) -> SoftVcpu:
         """A vCPU in the state after reset, with every feature of the soft processor that is not switched off."""
         self._check_open()
-        vcpu = SoftVcpu(index, self.mmu, self._msr_bitmap_hpa)
+        vcpu = SoftVcpu(index, self.mmu, self._msr_bitmap_hpa, self.shared)
         if self._features_off:
             vcpu.processor.switch_features(self._features_off)
         vcpu.processor.seed_random(random_state(self._seed, index))
@@ -93,6 +98,8 @@ class SoftVm:
         if self._has_chips:
             vcpu.has_chips = True
             vcpu.want(Primary.CR8_LOAD, True)
+        if self._tsc_khz is not None:
+            vcpu.tsc.set_khz(self._tsc_khz)
         self.vcpus.append(vcpu)
         return vcpu
 
@@ -102,6 +109,27 @@ class SoftVm:
         if which != "user":
             raise FeatureUnsupported(f"the soft engine has no interrupt chips called {which!r}", hint="--irqchip user")
         self._has_chips = True
+
+    def use_platform(self, platform: Platform) -> None:
+        """The machine's time and local APICs, for what the hypervisor itself offers to guests; before the first run."""
+        self._check_open()
+        self.shared.platform = platform
+        for vcpu in self.vcpus:
+            vcpu.tsc.now = platform.now_ns
+
+    def use_hyperv(self) -> None:
+        """Offer Hyper-V's interface too; before the first run, and only with interrupt chips."""
+        self._check_open()
+        if not self._has_chips:
+            raise FeatureUnsupported("Hyper-V's interface needs local APICs", hint="--irqchip user")
+        from belljar.soft.hypervisor.hyperv.partition import Partition  # guests without it need not wait
+
+        self.shared.partition = Partition(self.shared)
+
+    def set_tsc_khz(self, khz: int) -> None:
+        """How fast vCPUs made from now on count time. Raises ConfigurationError."""
+        check_khz(khz)
+        self._tsc_khz = khz
 
     def set_line(self, gsi: int, level: bool) -> None:
         """Raises EngineError, as do all calls about chips: there are none."""
@@ -149,12 +177,12 @@ class SoftVm:
     def exit_on_msrs(self, only: range | None = None) -> None:
         """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made.
 
-        With interrupt chips, so does IA32_APIC_BASE, whose modes the local APIC knows.
+        With interrupt chips, so do IA32_APIC_BASE and IA32_TSC_DEADLINE, which the local APIC knows.
         """
         self._check_open()
         if not self.vcpus:
             return
-        others = (Msr.IA32_APIC_BASE,) if self._has_chips else ()
+        others = (Msr.IA32_APIC_BASE, Msr.IA32_TSC_DEADLINE) if self._has_chips else ()
         page = (
             bitmap_of_unknown(self.vcpus[0].processor, others)
             if only is None

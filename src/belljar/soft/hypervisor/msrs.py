@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cache
+from itertools import chain
 
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
@@ -54,13 +55,25 @@ def is_machine_check(index: int) -> bool:
     return any(index in each for each in MACHINE_CHECK_MSRS)
 
 
+HYPERVISORS_OWN = (Msr.IA32_TSC_ADJUST, Msr.KVM_WALL_CLOCK, Msr.KVM_SYSTEM_TIME)
+"""MSRs in the bitmap's ranges that exit in every VM, as do writes to IA32_TIME_STAMP_COUNTER: the hypervisor knows them."""
+
+OWN_RANGES = (range(0x4000_0000, 0x4000_0200), range(0x4B56_4D00, 0x4B56_4E00))
+"""Numbers that Hyper-V's interface (TLFS, appendix on synthetic MSRs) and KVM's (kernel msr.rst) have for themselves."""
+
+
+def is_own(index: int) -> bool:
+    """Whether an MSR would be the hypervisor's, if it exists."""
+    return index in HYPERVISORS_OWN or index == Msr.IA32_TIME_STAMP_COUNTER or any(index in each for each in OWN_RANGES)
+
+
 def own_bitmap() -> bytearray:
     """An MSR bitmap page that makes those exit which the hypervisor itself knows."""
     page = bytearray(4096)
-    for each in MACHINE_CHECK_MSRS:
-        for msr in each:
-            page[msr // 8] |= 1 << msr % 8
-            page[BITMAP_WRITES + msr // 8] |= 1 << msr % 8
+    for msr in chain(HYPERVISORS_OWN, *MACHINE_CHECK_MSRS):
+        page[msr // 8] |= 1 << msr % 8
+        page[BITMAP_WRITES + msr // 8] |= 1 << msr % 8
+    page[BITMAP_WRITES + Msr.IA32_TIME_STAMP_COUNTER // 8] |= 1 << Msr.IA32_TIME_STAMP_COUNTER % 8
     return page
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
-from belljar.soft.hypervisor import controls, state
+from belljar.soft.hypervisor import controls, msr_access, state
 from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.events import VALID, forget, inject_exception, most_nmis
@@ -17,9 +17,10 @@ from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
 from belljar.soft.hypervisor.mmu.mmu import Mmu
-from belljar.soft.hypervisor.msrs import is_machine_check, read_msr, write_msr
 from belljar.soft.hypervisor.reasons import Reason
+from belljar.soft.hypervisor.shared import Shared
 from belljar.soft.hypervisor.start import check_pages, start_special
+from belljar.soft.hypervisor.tsc import GuestTsc
 from belljar.soft.hypervisor.window import DeviceWindow
 from belljar.soft.processor._core import Processor, VmcsRegion, VmxError
 from belljar.soft.processor.fields import Field
@@ -29,6 +30,7 @@ from belljar.x86.walker import walk
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.machine_checks import MachineChecks
+    from belljar.soft.hypervisor.paravirt.interfaces import Interfaces
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 
@@ -88,9 +90,10 @@ class _Closed:
 class SoftVcpu:
     """One virtual CPU of the soft engine. Handlers use `processor`, `mmu`, `memory`, `bus`, `window`, `log` and `debug`."""
 
-    def __init__(self, index: int, mmu: Mmu, msr_bitmap_hpa: int) -> None:
+    def __init__(self, index: int, mmu: Mmu, msr_bitmap_hpa: int, shared: Shared | None = None) -> None:
         self.index = index
         self.mmu = mmu
+        self.shared = Shared(mmu) if shared is None else shared
         self.memory = mmu.memory
         self.processor = Processor(mmu.memory)
         self.log = ExitLog(index)
@@ -123,6 +126,8 @@ class SoftVcpu:
         self._port_accesses = 0
         self.processor.vmptrld(VmcsRegion())
         controls.set_up(self.processor, mmu.tables.eptp, msr_bitmap_hpa)
+        self.tsc: GuestTsc = GuestTsc(self.processor)
+        self.interfaces_made: Interfaces | None = None
         self.set_special(SpecialRegisters())
         self.set_registers(Registers(rip=0xFFF0, rdx=0x600))
 
@@ -162,32 +167,32 @@ class SoftVcpu:
         self.set_registers(state.registers)
         forget(self)
         check_pages(self.processor, special, self.pc_gva(), mode, self.mmu.read)
+        if self.interfaces_made is not None:
+            self.interfaces_made.reset()
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that the processor does not have are left out."""
-        processor = self._open()
-        checked = self.has_machine_checks
-        found = (
-            (
-                index,
-                self.machine_checks.read(index) if checked and is_machine_check(index) else read_msr(processor, index),
-            )
-            for index in indices
-        )
+        self._open()
+        found = ((index, msr_access.read(self, index)) for index in indices)
         return {index: value for index, value in found if value is not None}
 
     def set_msrs(self, values: Mapping[int, int]) -> None:
         """Set MSRs; raises FeatureUnsupported naming the first that the processor refuses."""
-        processor = self._open()
+        self._open()
         for index, value in values.items():
             if not 0 <= index < 1 << 32 or not 0 <= value < 1 << 64:
                 raise ConfigurationError(f"MSR {index:#x} cannot hold {value:#x}")
-            if is_machine_check(index) and self.has_machine_checks:
-                written = self.machine_checks.write(index, value, host=True)
-            else:
-                written = write_msr(processor, index, value)
-            if not written:
+            if not msr_access.write(self, index, value):
                 raise FeatureUnsupported(f"the soft processor does not take {value:#x} for MSR {index:#x}")
+
+    @property
+    def interfaces(self) -> Interfaces:
+        """What the guest finds beside a processor: KVM's paravirtual interface, Hyper-V's."""
+        if self.interfaces_made is None:
+            from belljar.soft.hypervisor.paravirt.interfaces import Interfaces  # a guest that never asks need not wait
+
+            self.interfaces_made = Interfaces(self)
+        return self.interfaces_made
 
     def translate(self, gva: int) -> EngineTranslation:
         """A walk of the guest's page tables as they are in memory now."""

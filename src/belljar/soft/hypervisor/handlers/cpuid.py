@@ -30,6 +30,20 @@ THREADS, CORES = 1, 2
 LEVEL_SHIFT = 8
 """Leaf 0BH: the types of a level in ECX[15:8]."""
 
+TSC_DEADLINE, IN_A_GUEST = 1 << 24, 1 << 31
+"""Leaf 1, ECX. Bit 31 is 0 on every real processor."""
+
+STRUCTURED_FEATURES, TSC_ADJUST = 7, 1 << 1
+TSC_FREQUENCY, CPU_FREQUENCY = 0x15, 0x16
+KHZ_PER_MHZ = 1000
+
+HYPERVISOR, HYPERVISOR_END = 0x4000_0000, 0x4001_0000
+"""Leaves that processors leave to hypervisors."""
+
+KVM_BEHIND_HYPERV = 0x100
+
+Answer = tuple[int, int, int, int]
+
 
 def cpuid(vcpu: SoftVcpu) -> None:
     """Answer one leaf."""
@@ -40,7 +54,7 @@ def cpuid(vcpu: SoftVcpu) -> None:
     if vcpu.has_chips:
         if leaf == FEATURES:
             ebx |= (vcpu.index & 0xFF) << APIC_ID_SHIFT
-            ecx |= X2APIC
+            ecx |= X2APIC | TSC_DEADLINE
             edx |= APIC
             if len(vcpu.siblings) > 1:
                 ebx |= min(1 << _id_bits(vcpu), 0xFF) << COUNT_SHIFT
@@ -51,6 +65,16 @@ def cpuid(vcpu: SoftVcpu) -> None:
             eax |= ARAT
         elif leaf == TOPOLOGY:
             eax, ebx, ecx, edx = _topology(vcpu, subleaf)
+    if leaf == FEATURES:
+        ecx |= IN_A_GUEST
+    elif leaf == STRUCTURED_FEATURES and not subleaf:
+        ebx |= TSC_ADJUST
+    elif leaf == TSC_FREQUENCY:
+        eax, ebx = vcpu.tsc.crystal_ratio()
+    elif leaf == CPU_FREQUENCY:
+        eax = ebx = min(vcpu.tsc.khz // KHZ_PER_MHZ, 0xFFFF)
+    elif HYPERVISOR <= leaf < HYPERVISOR_END:
+        eax, ebx, ecx, edx = _hypervisor(vcpu, leaf)
     processor.set_gpr(RAX, eax)
     processor.set_gpr(RBX, ebx)
     processor.set_gpr(RCX, ecx)
@@ -70,3 +94,17 @@ def _topology(vcpu: SoftVcpu, subleaf: int) -> tuple[int, int, int, int]:
     if subleaf == 1:
         return _id_bits(vcpu), len(vcpu.siblings), 1 | CORES << LEVEL_SHIFT, vcpu.index
     return 0, 0, subleaf & 0xFF, vcpu.index
+
+
+def _hypervisor(vcpu: SoftVcpu, leaf: int) -> Answer:
+    """Hyper-V's leaves come first where there are both interfaces, and KVM's 100H behind them, as KVM's users have it."""
+    from belljar.soft.hypervisor.paravirt import cpuid as kvm  # guests that ask nothing of it need not wait
+
+    number = leaf - HYPERVISOR
+    if vcpu.shared.partition is not None:
+        import belljar.soft.hypervisor.hyperv.cpuid as hyperv
+
+        if number < hyperv.LEAVES:
+            return hyperv.leaf(vcpu, number)
+        number -= KVM_BEHIND_HYPERV
+    return kvm.leaf(vcpu, number) if 0 <= number < kvm.LEAVES else (0, 0, 0, 0)

@@ -28,15 +28,22 @@ def undefined(vcpu: SoftVcpu) -> None:
 
 
 def hypercall(vcpu: SoftVcpu) -> ExitReason | None:
-    """VMCALL: the machine's to answer if it asked for that; else there is no hypercall of that number."""
+    """VMCALL: a hypercall of Hyper-V's where the guest has said that it knows them (TLFS 3.13), else of KVM's.
+
+    What the hypervisor does not know is the machine's to answer if it asked for that; else there is no such hypercall.
+    """
     processor = vcpu.processor
+    partition = vcpu.shared.partition
+    if partition is not None and partition.takes_hypercalls:
+        return partition.call(vcpu)
     if processor.vmread(Field.GUEST_SS_RIGHTS) >> 5 & 3:
         finish(processor, ExitReason.HYPERCALL, -KVM_EPERM)
-        return None
-    if not vcpu.exits_on_hypercalls:
-        finish(processor, ExitReason.HYPERCALL, None)
         return None
     wide = in_64_bit_mode(processor)
     mask = (1 << (64 if wide else 32)) - 1
     number, *arguments = (processor.get_gpr(register) & mask for register in (RAX, RBX, RCX, RDX, RSI))
+    answer = vcpu.interfaces.hypercall(number, arguments, wide)
+    if answer is not None or not vcpu.exits_on_hypercalls:
+        finish(processor, ExitReason.HYPERCALL, answer)
+        return None
     return vcpu.wait_for_answer(Hypercall(vcpu.index, number, tuple(arguments), wide))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from belljar.exits import ExitReason, Interrupted, ReadMsr, WriteMsr
 from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, RAX, RCX, RDX, finish
 from belljar.soft.hypervisor.events import inject
-from belljar.soft.hypervisor.msrs import is_machine_check
+from belljar.soft.hypervisor.msrs import is_machine_check, is_own
 from belljar.soft.processor.fields import Field
 from belljar.x86.vectors import Vector
 
@@ -26,6 +26,10 @@ def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
     if is_machine_check(msr) and vcpu.has_machine_checks:
         finish(vcpu.processor, ExitReason.RDMSR, vcpu.machine_checks.read(msr))
         return None
+    register = vcpu.interfaces.msrs.get(msr) if is_own(msr) else None
+    if register is not None:
+        finish(vcpu.processor, ExitReason.RDMSR, register.read())
+        return None
     if msr not in vcpu.exiting_msrs:
         inject(vcpu.processor, Vector.GP, 0)
         return None
@@ -35,13 +39,18 @@ def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
 def write_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """The same for WRMSR."""
     low, msr, high = (vcpu.processor.get_gpr(register) & 0xFFFF_FFFF for register in (RAX, RCX, RDX))
+    value = high << 32 | low
     if is_machine_check(msr) and vcpu.has_machine_checks:
-        finish(vcpu.processor, ExitReason.WRMSR, 0 if vcpu.machine_checks.write(msr, high << 32 | low) else None)
+        finish(vcpu.processor, ExitReason.WRMSR, 0 if vcpu.machine_checks.write(msr, value) else None)
+        return None
+    own = vcpu.interfaces.msrs.get(msr) if is_own(msr) else None
+    if own is not None:
+        finish(vcpu.processor, ExitReason.WRMSR, 0 if own.write(value) else None)
         return None
     if msr not in vcpu.exiting_msrs:
         inject(vcpu.processor, Vector.GP, 0)
         return None
-    return vcpu.wait_for_answer(WriteMsr(vcpu.index, msr, high << 32 | low, KVM_MSR_EXIT_REASON_UNKNOWN))
+    return vcpu.wait_for_answer(WriteMsr(vcpu.index, msr, value, KVM_MSR_EXIT_REASON_UNKNOWN))
 
 
 def control_register(vcpu: SoftVcpu) -> ExitReason | None:

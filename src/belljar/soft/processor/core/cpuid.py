@@ -119,6 +119,8 @@ def cpuid_leaf(cpu: cython.pointer(Cpu), leaf: u32, subleaf: u32, answer: cython
     """The four registers EAX, EBX, ECX, EDX for a leaf. Past the last basic leaf Intel's processors answer with that one."""
     kind: u32 = leaf
     answer[0] = answer[1] = answer[2] = answer[3] = 0
+    if kind >> 28 == 4:
+        return  # no processor ever says anything in 40000000H to 4FFFFFFFH (SDM 2A CPUID): a hypervisor's
     if kind > CPUID_LAST_BASIC and (kind < CPUID_EXTENDED or kind > CPUID_LAST_EXTENDED):
         kind = CPUID_LAST_BASIC
     if kind == 0:
@@ -137,6 +139,11 @@ def cpuid_leaf(cpu: cython.pointer(Cpu), leaf: u32, subleaf: u32, answer: cython
     elif kind == 0xD and subleaf == 0 and has_feature(cpu, FEATURE_XSAVE):
         answer[0] = 1
         answer[1] = answer[2] = 576  # legacy region and XSAVE header (SDM 1 13.4)
+    elif kind == 0x15:
+        answer[0] = answer[1] = 1
+        answer[2] = 1000000000  # the TSC counts as often as the crystal: a nanosecond an instruction
+    elif kind == 0x16:
+        answer[0] = answer[1] = answer[2] = 1000  # MHz: processor, at most, bus
     elif kind == CPUID_EXTENDED:
         answer[0] = CPUID_LAST_EXTENDED
     elif kind == CPUID_EXTENDED + 1:

@@ -1,0 +1,56 @@
+"""The leaves by which a guest finds KVM's interface (kernel Documentation/virt/kvm/x86/cpuid.rst)."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from struct import unpack
+from typing import TYPE_CHECKING
+
+from belljar.x86.cpuid import KVM_SIGNATURE
+
+if TYPE_CHECKING:
+    from belljar.soft.hypervisor.vcpu import SoftVcpu
+
+SIGNATURE_LEAF = 0x4000_0000
+"""KVM_CPUID_SIGNATURE; another interface in this place moves it up by 100H."""
+
+LEAVES = 2
+
+Answer = tuple[int, int, int, int]
+
+
+class Feature(IntFlag):
+    """EAX of the second leaf."""
+
+    CLOCKSOURCE = 1 << 0
+    NOP_IO_DELAY = 1 << 1
+    CLOCKSOURCE2 = 1 << 3
+    STEAL_TIME = 1 << 5
+    PV_EOI = 1 << 6
+    PV_UNHALT = 1 << 7
+    PV_SEND_IPI = 1 << 11
+    POLL_CONTROL = 1 << 12
+    PV_SCHED_YIELD = 1 << 13
+    CLOCKSOURCE_STABLE = 1 << 24
+
+
+ALWAYS = (
+    Feature.CLOCKSOURCE
+    | Feature.NOP_IO_DELAY
+    | Feature.CLOCKSOURCE2
+    | Feature.STEAL_TIME
+    | Feature.POLL_CONTROL
+    | Feature.PV_SCHED_YIELD
+    | Feature.CLOCKSOURCE_STABLE
+)
+
+WITH_LOCAL_APICS = Feature.PV_EOI | Feature.PV_UNHALT | Feature.PV_SEND_IPI
+
+
+def leaf(vcpu: SoftVcpu, number: int) -> Answer:
+    """Leaf 0 or 1 of KVM's range."""
+    if number == 0:
+        base = SIGNATURE_LEAF + (0x100 if vcpu.shared.partition is not None else 0)
+        return (base + LEAVES - 1, *unpack("<3I", KVM_SIGNATURE))
+    features = ALWAYS if vcpu.shared.platform is None else ALWAYS | WITH_LOCAL_APICS
+    return int(features), 0, 0, 0
