@@ -121,6 +121,12 @@ def test_misspelt_sample_gets_a_hint(belljar: Belljar) -> None:
         ["--cpus", "-3"],
         ["--cpus", "100000"],
         ["--cpus", "two"],
+        ["--pin", "one"],
+        ["--pin", "-1"],
+        ["--pin", "0,"],
+        ["--pin", "0,0"],  # for one vCPU
+        ["--pin", "8191"],
+        ["--pin", "9" * 30],
         ["--load", "0x1000"],
         ["--entry", "0x1000"],
         ["--reg", "rax"],

@@ -72,6 +72,7 @@ def run(given: dict[str, Any]) -> int:
                 given["guest"],
                 output=console,
                 input=FileInput(0),
+                pin=given["pin"],
                 count_instructions=given["instructions"] is not None or INSTRUCTIONS in kinds,
                 **machine_options(given),
             )
@@ -256,6 +257,14 @@ COMMAND = Command(
     (
         *GUEST_OPTIONS,
         Option("--timeout", "timeout", "End the run after so long.", "SECONDS", values.seconds),
+        Option(
+            "--pin",
+            "pin",
+            "Bind the threads of vCPU 0, 1... to host CPUs by number. On soft one thread runs them all, on any of these.",
+            "CPU[,CPU...]",
+            values.host_cpus,
+            default=(),
+        ),
         Option(
             "--instructions",
             "instructions",

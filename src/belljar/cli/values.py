@@ -59,6 +59,11 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def host_cpus(text: str) -> tuple[int, ...]:
+    """CPU or CPU,CPU: numbers of host CPUs; whether they are there, the machine finds out."""
+    return tuple(count_or_none(item.strip()) for item in text.split(","))
+
+
 def module(text: str) -> tuple[str, str]:
     """FILE or FILE=TEXT; the file's name ends at the first equals sign."""
     path, _, words = text.partition("=")

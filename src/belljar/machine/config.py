@@ -67,6 +67,8 @@ class MachineConfig:
     one raises the exception that it raises on a CPU without it; KVM hides it from CPUID and refuses its control bits and MSRs,
     but instructions that the host's processor executes by itself go on to work.
 
+    `pin` binds vCPUs, from the first on, to host CPUs by number (`Machine.pin`).
+
     `count_instructions` makes `auto` take an engine that can limit a run to a number of instructions.
     """
 
@@ -95,6 +97,7 @@ class MachineConfig:
     mergeable: bool = False
     huge_pages: bool = False
     without: Sequence[str] = ()
+    pin: Sequence[int] = ()
 
     @property
     def memory_size(self) -> int:

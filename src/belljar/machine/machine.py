@@ -8,7 +8,7 @@ with Machine("hello-long") as machine:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from belljar.devices.bus import Bus, LockedBus
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from belljar.devices.small_pc import SmallPc
     from belljar.machine.interrupts import EngineInterrupts
     from belljar.machine.own_interrupts import OwnInterrupts
+    from belljar.machine.pins import Pins
     from belljar.machine.timer_thread import TimerThread
 
 COM1_GSI = 4
@@ -124,6 +125,8 @@ class Machine:
         if self.config.hypercall_handler is not None:
             self.vm.exit_on_hypercalls()
         self._runner = Runner(self.engine, self.cpus, self.bus, self._describe, self._answer, self.own_interrupts)
+        if self.config.pin:
+            self._bind_threads(self.config.pin)
 
     def _load(self) -> modes.Setup:
         """Put the mode's structures and the guest into memory; the guest may not overlap the structures."""
@@ -247,6 +250,31 @@ class Machine:
         """
         self._check_open()
         return self._runner.exits(timeout=timeout)
+
+    def _bind_threads(self, host_cpus: Sequence[int]) -> Pins:
+        from belljar.machine.pins import Pins  # few machines are bound
+
+        if len(host_cpus) > len(self.cpus):
+            raise ConfigurationError(f"{len(host_cpus)} host CPUs for {len(self.cpus)} vCPUs", hint="one each at most")
+        self._runner.pins = Pins(self._runner.threads, host_cpus)
+        return self._runner.pins
+
+    def pin(self, index: int, host_cpu: int | None) -> None:
+        """Bind the thread of vCPU `index` to a host CPU, also while the guest runs; None: to none. From any thread.
+
+        Where vCPUs run in turn on one thread (always on soft), that thread may run on the host CPUs of all of them. The
+        caller's thread, which runs the only vCPU of a machine, is set free again when the run is over. Raises
+        ConfigurationError for a vCPU that is not there, or a host CPU that this process may not use.
+        """
+        self._check_open()
+        if all(cpu.index != index for cpu in self.cpus):
+            raise ConfigurationError(f"there is no vCPU {index}", hint=f"vCPUs: {len(self.cpus)}")
+        (self._runner.pins or self._bind_threads(())).move(index, host_cpu)
+
+    @property
+    def pins(self) -> dict[int, int]:
+        """The host CPU of every vCPU that is bound to one."""
+        return {} if self._runner.pins is None else self._runner.pins.host_cpus
 
     def step(self, cpu: Cpu | None = None) -> RunResult:
         """Execute one instruction on one vCPU; End.DEBUG unless that instruction ended the guest.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from threading import Condition, Event, Thread
+from threading import Condition, Event, Thread, get_native_id
 from typing import TYPE_CHECKING
 
 from belljar.engine import Bus, Engine
@@ -29,6 +29,7 @@ KVM_SYSTEM_EVENT_SHUTDOWN, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_CRASH = 1, 2
 
 if TYPE_CHECKING:
     from belljar.machine.own_interrupts import OwnInterrupts
+    from belljar.machine.pins import Pins
 
 Observer = Callable[[Exit], None]
 
@@ -54,6 +55,9 @@ class Runner:
         self._describe = describe
         self._answer = answer
         self._own = own
+        self.pins: Pins | None = None
+        self.threads: dict[int, int] = {}
+        """By vCPU that is run now: its thread's native id."""
         self._lock = Condition()
         self._census = Census(cpus, self._lock)
         self._deadline_ns: int | None = None
@@ -180,6 +184,7 @@ class Runner:
 
     def _thread(self, cpu: Cpu, active: Sequence[Cpu], observer: Observer | None, ended: Event) -> None:
         try:
+            self._take([cpu])
             while self.result is None and self._failure is None and not cpu.halted:
                 reason = self._enter(cpu, observer)
                 if reason.answerable:
@@ -193,12 +198,36 @@ class Runner:
                 self._lock.notify_all()
             self._kick_all()
         finally:
+            self._leave([cpu])
             ended.set()
+
+    def _take(self, cpus: Sequence[Cpu]) -> None:
+        """This thread begins to run these vCPUs."""
+        thread = get_native_id()
+        for cpu in cpus:
+            self.threads[cpu.index] = thread
+        if self.pins is not None:
+            self.pins.bind_this_thread()
+
+    def _leave(self, cpus: Sequence[Cpu]) -> None:
+        for cpu in cpus:
+            self.threads.pop(cpu.index, None)
+        if self.pins is not None:
+            self.pins.release_this_thread()
 
     def _turns(
         self, active: Sequence[Cpu], observer: Observer | None, instructions: int | None, *, single_exit: bool
     ) -> Iterator[Exit]:
         """Run vCPUs in turn; yields exits if `single_exit`, else nothing."""
+        self._take(active)
+        try:
+            yield from self._turn_after_turn(active, observer, instructions, single_exit)
+        finally:
+            self._leave(active)
+
+    def _turn_after_turn(
+        self, active: Sequence[Cpu], observer: Observer | None, instructions: int | None, single_exit: bool
+    ) -> Iterator[Exit]:
         alone = len(active) == 1
         budget = instructions
         sleeps = active[0].vcpu.sleeps and not alone
