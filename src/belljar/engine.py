@@ -127,10 +127,10 @@ class PinRoute(NamedTuple):
 
 
 class MessageRoute(NamedTuple):
-    """An interrupt line (GSI) to a message: 64-bit address and 32-bit data (SDM 3A 11.11)."""
+    """An interrupt line (GSI) to a message: where it is written, and the 32-bit data (SDM 3A 11.11)."""
 
     gsi: int
-    address: int
+    gpa: int
     data: int
 
 
@@ -314,7 +314,8 @@ class Vcpu(Protocol):
         """CR8 as the guest last left it; setting it sets what the guest reads. `run` returns when the guest changes it."""
 
     @task_priority.setter
-    def task_priority(self, value: int) -> None: ...
+    def task_priority(self, value: int) -> None:
+        """What the guest reads in CR8 from now on."""
 
     @property
     def apic_base(self) -> int:
@@ -399,7 +400,7 @@ class Vm(Protocol):
     def set_line(self, gsi: int, level: bool) -> None:
         """Drive a line of the engine's chips. From any thread."""
 
-    def signal_message(self, address: int, data: int) -> int:
+    def signal_message(self, gpa: int, data: int) -> int:
         """Send a message-signalled interrupt; above 0 if a local APIC took it. From any thread."""
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:
@@ -411,7 +412,7 @@ class Vm(Protocol):
     def pin_target(self, chip: str, pin: int) -> PinTarget:
         """What a pin of the engine's chip (`pic`, `ioapic`) is programmed to, read back; not while a vCPU runs."""
 
-    def message_cpus(self, address: int) -> tuple[int, ...]:
+    def message_cpus(self, gpa: int) -> tuple[int, ...]:
         """Which vCPUs a message to this address would reach now, with local APICs of the engine's; not while one runs."""
 
     def chip_registers(self) -> ChipRegisters:

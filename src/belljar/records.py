@@ -168,6 +168,7 @@ else:
 
     def _refuse(what):
         def refuse(self, name, *value):
+            """Raise the error of frozen records."""
             from dataclasses import FrozenInstanceError
 
             raise FrozenInstanceError(f"cannot {what} field {name!r}")

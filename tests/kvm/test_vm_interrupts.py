@@ -185,13 +185,13 @@ def test_x2apic_ids_of_32_bits(vm: Vm) -> None:
 def test_ioeventfd_takes_a_port_write_without_an_exit(guest: Guest) -> None:
     eventfd = os.eventfd(0)
     try:
-        guest.vm.add_ioeventfd(eventfd, 0x80, 1, port=True)
-        guest.vm.add_ioeventfd(eventfd, 0x81, 1, port=True, value=0x42)  # another value: an exit
+        guest.vm.add_ioeventfd(eventfd, port=0x80, size=1)
+        guest.vm.add_ioeventfd(eventfd, port=0x81, size=1, value=0x42)  # another value: an exit
         guest.load(WRITE_PORTS)
         guest.run_to(KVM_EXIT_IO)
         assert guest.vcpu.page.exit.io.port == 0x81
         assert os.eventfd_read(eventfd) == 1
-        guest.vm.remove_ioeventfd(eventfd, 0x80, 1, port=True)
+        guest.vm.remove_ioeventfd(eventfd, port=0x80, size=1)
         guest.vcpu.page.immediate_exit = 1
         guest.vcpu.run()  # finishes the write to 0x81
         guest.vcpu.page.immediate_exit = 0
@@ -206,7 +206,7 @@ def test_ioeventfd_takes_a_memory_write_of_any_size(guest: Guest) -> None:
     need(guest.vm, caps.KVM_CAP_IOEVENTFD_ANY_LENGTH)
     eventfd = os.eventfd(0, os.EFD_NONBLOCK)
     try:
-        guest.vm.add_ioeventfd(eventfd, 0xB8000)
+        guest.vm.add_ioeventfd(eventfd, gpa=0xB8000)
         guest.load(b"\xb8\x00\xb8\x8e\xd8\xa3\x00\x00\xf4")  # mov ax, 0xb800; mov ds, ax; mov [0], ax; hlt
         guest.run_to(KVM_EXIT_HLT)
         assert select.select([eventfd], [], [], 0)[0]
@@ -216,13 +216,20 @@ def test_ioeventfd_takes_a_memory_write_of_any_size(guest: Guest) -> None:
 
 def test_ioeventfd_of_a_strange_size_is_refused(vm: Vm) -> None:
     with pytest.raises(ConfigurationError, match="3"):
-        vm.add_ioeventfd(0, 0x80, 3)
+        vm.add_ioeventfd(0, port=0x80, size=3)
+
+
+def test_writes_are_told_by_an_address_or_by_a_port(vm: Vm) -> None:
+    with pytest.raises(ConfigurationError, match="one of the two"):
+        vm.add_ioeventfd(0)
+    with pytest.raises(ConfigurationError, match="one of the two"):
+        vm.add_coalesced_zone(gpa=0xB8000, port=0x80, size=1)
 
 
 def test_writes_to_a_zone_are_collected_in_order(guest: Guest) -> None:
     need(guest.vm, caps.KVM_CAP_COALESCED_PIO)
-    guest.vm.add_coalesced_zone(0x80, 1, port=True)
-    guest.vm.add_coalesced_zone(0xB8000, 4096)
+    guest.vm.add_coalesced_zone(port=0x80, size=1)
+    guest.vm.add_coalesced_zone(gpa=0xB8000, size=4096)
     # mov ax, 0xb800; mov ds, ax; mov al, 'A'; out 0x80, al; mov [4], al; inc ax; out 0x80, al; hlt
     guest.load(b"\xb8\x00\xb8\x8e\xd8\xb0\x41\xe6\x80\xa2\x04\x00\x40\xe6\x80\xf4")
     guest.run_to(KVM_EXIT_HLT)
@@ -233,8 +240,8 @@ def test_writes_to_a_zone_are_collected_in_order(guest: Guest) -> None:
         (0x80, 1, 1, 0x42),
     ]
     assert guest.vcpu.coalesced_writes() == []
-    guest.vm.remove_coalesced_zone(0x80, 1, port=True)
-    guest.vm.remove_coalesced_zone(0xB8000, 4096)
+    guest.vm.remove_coalesced_zone(port=0x80, size=1)
+    guest.vm.remove_coalesced_zone(gpa=0xB8000, size=4096)
     guest.load(b"\xe6\x80\xf4")
     guest.run_to(KVM_EXIT_IO)
     assert guest.vcpu.page.exit.io.port == 0x80

@@ -95,13 +95,16 @@ class _Stream:
         self._offset = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """As `io.IOBase.seek`."""
         self._offset = offset + (0, self._offset, self._source.size)[whence]
         return self._offset
 
     def tell(self) -> int:
+        """As `io.IOBase.tell`."""
         return self._offset
 
     def read(self, size: int = -1) -> bytes:
+        """As `io.RawIOBase.read`; nothing behind the end."""
         left = max(self._source.size - self._offset, 0)
         data = self._source.read(self._offset, left if size < 0 else min(size, left))
         self._offset += len(data)

@@ -68,6 +68,7 @@ class _Header(NamedTuple):
 
     @property
     def sound(self) -> bool:
+        """Whether the checksum is right (multiboot 0.6.96, 3.1.2)."""
         return (MAGIC + self.flags + self.checksum) & 0xFFFFFFFF == 0
 
 
@@ -157,6 +158,7 @@ def _information(gpa: int, ranges: Sequence[MemoryRange], modules: Sequence[Modu
     data = bytearray(_INFO_SIZE)
 
     def append(more: bytes) -> int:
+        """Put more behind what is there, at a multiple of 4: where it lies."""
         where = gpa + len(data)
         data.extend(more)
         data.extend(bytes(-len(data) % 4))

@@ -87,6 +87,7 @@ class _Header(NamedTuple):
 
     @property
     def sound(self) -> bool:
+        """Whether the checksum is right (multiboot 2.0, 3.1.2)."""
         return (MAGIC + self.architecture + self.length + self.checksum) & 0xFFFFFFFF == 0
 
     def __str__(self) -> str:

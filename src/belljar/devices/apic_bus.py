@@ -82,9 +82,9 @@ class ApicBus:
                 counts.lose(message)
         return taken
 
-    def signal_msi(self, address: int, data: int, source: str = "msi") -> int:
+    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
         """A device's memory write to the interrupt range; how many APICs took it, 0 if it meant none."""
-        message = from_msi(address, data, source)
+        message = from_msi(gpa, data, source)
         return self.deliver(message) if message is not None else 0
 
     def end_of_interrupt(self, vector: int) -> None:

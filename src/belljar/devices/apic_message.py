@@ -74,30 +74,30 @@ class ApicMessage(NamedTuple):
 
     def to_msi(self) -> tuple[int, int]:
         """The address and data of the memory write that means the same, as KVM_SIGNAL_MSI takes them."""
-        address = MSI_ADDRESS_BASE << 20 | (self.destination & 0xFF) << 12
-        address |= (self.destination & _EXTENDED_DESTINATION) << 32
-        address |= _MSI_LOGICAL if self.logical else 0
-        address |= _MSI_REDIRECTION_HINT if self.redirection_hint else 0
+        gpa = MSI_ADDRESS_BASE << 20 | (self.destination & 0xFF) << 12
+        gpa |= (self.destination & _EXTENDED_DESTINATION) << 32
+        gpa |= _MSI_LOGICAL if self.logical else 0
+        gpa |= _MSI_REDIRECTION_HINT if self.redirection_hint else 0
         data = self.vector | self.delivery << 8 | (_MSI_ASSERT if self.asserted else 0)
-        return address, data | (_MSI_LEVEL if self.level_triggered else 0)
+        return gpa, data | (_MSI_LEVEL if self.level_triggered else 0)
 
 
-def from_msi(address: int, data: int, source: str = "msi") -> ApicMessage | None:
+def from_msi(gpa: int, data: int, source: str = "msi") -> ApicMessage | None:
     """The message that a device's write means; None if the address is none of an APIC's.
 
     Bits 63 to 40 of the address carry bits 31 to 8 of a long destination, as with KVM_X2APIC_API_USE_32BIT_IDS
     (api.rst 7.7).
     """
-    if (address >> 20) & 0xFFF != MSI_ADDRESS_BASE:
+    if (gpa >> 20) & 0xFFF != MSI_ADDRESS_BASE:
         return None
-    extended = address >> 32 & _EXTENDED_DESTINATION
+    extended = gpa >> 32 & _EXTENDED_DESTINATION
     return ApicMessage(
         vector=data & 0xFF,
         delivery=data >> 8 & 7,
-        destination=(address >> 12 & 0xFF) | extended,
-        logical=bool(address & _MSI_LOGICAL),
+        destination=(gpa >> 12 & 0xFF) | extended,
+        logical=bool(gpa & _MSI_LOGICAL),
         level_triggered=bool(data & _MSI_LEVEL),
         source=source,
         wide=bool(extended),
-        redirection_hint=bool(address & _MSI_REDIRECTION_HINT),
+        redirection_hint=bool(gpa & _MSI_REDIRECTION_HINT),
     )

@@ -228,7 +228,9 @@ class _CommandPort:
         self._controller = controller
 
     def port_read(self, port: int, size: int) -> int:
+        """As `belljar.devices.bus.PortDevice`."""
         return self._controller.read_status()
 
     def port_write(self, port: int, size: int, value: int) -> None:
+        """As `belljar.devices.bus.PortDevice`."""
         self._controller.write_command(value)

@@ -110,9 +110,9 @@ class InterruptChips:
             self.counts.lose(message)
         return taken
 
-    def signal_msi(self, address: int, data: int, source: str = "msi") -> int:
+    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
         """A device's message; how many local APICs took it."""
-        message = from_msi(address, data, source)
+        message = from_msi(gpa, data, source)
         return self.deliver(message) if message is not None else 0
 
     def nmi(self, cpu: int) -> None:

@@ -240,6 +240,7 @@ class Lapic:
 
     @cr8.setter
     def cr8(self, value: int) -> None:
+        """As MOV to CR8 sets it."""
         self.set_tpr((value & 0xF) << 4)
 
     def set_tpr(self, value: int) -> None:
@@ -462,6 +463,7 @@ class Lapic:
 
     def _lvt_writer(self, register: Reg) -> Callable[[int], None]:
         def write(value: int) -> None:
+            """Set the entry."""
             writable = LVT_WRITABLE[register]
             entry = value & writable | self.lvt[register] & LVT_REMOTE_IRR
             if not self.svr & regs.SVR_ENABLED:

@@ -42,7 +42,7 @@ class MsiRoute(NamedTuple):
     """GSI to a message, sent when its level rises."""
 
     gsi: int
-    address: int
+    gpa: int
     data: int
 
 
@@ -229,7 +229,7 @@ class Router:
             answer = max(answer, chip.set_pin(pin, level))
         if level and self._send_msi is not None:
             for message in entry.messages:
-                answer = max(answer, self._send_msi(message.address, message.data, line.source))
+                answer = max(answer, self._send_msi(message.gpa, message.data, line.source))
         if watch is not None and level and answer < 0:
             watch.held(line.gsi, line.source)
         return answer
@@ -239,9 +239,9 @@ class Router:
         entry = self._gsis.get(gsi)
         return entry is not None and entry.levels != 0
 
-    def signal_msi(self, address: int, data: int, source: str = "msi") -> int:
+    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
         """Send a message (KVM_SIGNAL_MSI): above 0 delivered, 0 not taken by anybody."""
-        return self._send_msi(address, data, source) if self._send_msi is not None else 0
+        return self._send_msi(gpa, data, source) if self._send_msi is not None else 0
 
     def explain(self) -> list[LineRoute]:
         """Which line reaches which vector on which CPU, as the chips are programmed now, by GSI."""
@@ -253,7 +253,7 @@ class Router:
                 rows.append(LineRoute(gsi, sources, level, name, pin, chip.pin_state(pin)))
             for message in entry.messages:
                 state = PinState(message.data & 0xFF, "msi", "edge", False, ())
-                rows.append(LineRoute(gsi, sources, level, "msi", 0, state, (message.address, message.data)))
+                rows.append(LineRoute(gsi, sources, level, "msi", 0, state, (message.gpa, message.data)))
         return rows
 
     def state(self) -> dict[str, object]:

@@ -117,9 +117,11 @@ class _AddressPort:
         self._host = host
 
     def port_read(self, port: int, size: int) -> int:
+        """As `belljar.devices.bus.PortDevice`."""
         return self._host.selected if size == 4 else (1 << 8 * size) - 1
 
     def port_write(self, port: int, size: int, value: int) -> None:
+        """As `belljar.devices.bus.PortDevice`."""
         if size == 4:
             self._host.selected = value & _ADDRESS_WRITABLE
 
@@ -134,7 +136,9 @@ class _DataPorts:
         self._host = host
 
     def port_read(self, port: int, size: int) -> int:
+        """As `belljar.devices.bus.PortDevice`."""
         return self._host.read(port - CONFIG_DATA_PORT, size)
 
     def port_write(self, port: int, size: int, value: int) -> None:
+        """As `belljar.devices.bus.PortDevice`."""
         self._host.write(port - CONFIG_DATA_PORT, size, value)

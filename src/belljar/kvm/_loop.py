@@ -95,6 +95,7 @@ class WriteBatcher:
             self.count += 1
 
     def zone(self, request, index):
+        """Ask the kernel to collect writes to a port, or not to any more."""
         zone: kvm_coalesced_mmio_zone
         zone.addr = self.ports[index]
         zone.size = 1
@@ -146,6 +147,7 @@ class WriteBatcher:
         return 0
 
     def deliver(self, ring, bus):
+        """Hand over what is in the ring, writes to one port in one piece."""
         entry: cython.pointer(kvm_coalesced_mmio)
         data: cython.uchar[4096]
         first: cython.uint
@@ -214,6 +216,7 @@ class RunLoop:
             self.unmap()
 
     def unmap(self):
+        """Let go of the timer and, unless somebody looks at it, of the page."""
         if self.timer_tid:
             timer_delete(self.timer)
             self.timer_tid = 0
@@ -313,6 +316,7 @@ class RunLoop:
         return self.reason
 
     def begin(self):
+        """This thread runs the vCPU from now on; whether the signal was blocked in it."""
         if self.page == cython.NULL or self.closing:
             raise ClosedError("this vCPU is closed")
         if self.running:
@@ -324,6 +328,7 @@ class RunLoop:
         return belljar_unblock(kick_signal)
 
     def end(self, was_blocked, previous):
+        """Nobody runs the vCPU any more; what `close` has left for now is done."""
         if self.armed:
             belljar_timer_set(self.timer, 0, 0)
             self.armed = False
@@ -368,6 +373,7 @@ class RunLoop:
         return 0
 
     def go(self, bus, single, observer):
+        """The loop: KVM_RUN and what follows from its exits, until one ends the run."""
         page: cython.pointer(kvm_run) = self.page
         status: cython.int
         error: cython.int = 0
@@ -481,6 +487,7 @@ class RunLoop:
         return self.asleep and not before
 
     def serve_port(self, read, write, bus):
+        """KVM_EXIT_IO of one item."""
         page: cython.pointer(kvm_run) = self.page
         data: cython.pointer(cython.uchar)
         size: cython.int = page.io.size
@@ -502,6 +509,7 @@ class RunLoop:
         return 0
 
     def serve_port_block(self, bus, data):
+        """KVM_EXIT_IO of several items (REP INS, REP OUTS)."""
         page: cython.pointer(kvm_run) = self.page
         size: cython.int = page.io.size
         count: cython.uint = page.io.count
@@ -519,6 +527,7 @@ class RunLoop:
         return 0
 
     def serve_memory(self, read, write):
+        """KVM_EXIT_MMIO."""
         page: cython.pointer(kvm_run) = self.page
         number: cython.ulonglong = 0
         size: cython.uint = page.mmio.len if page.mmio.len <= 8 else 8

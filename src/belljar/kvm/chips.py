@@ -70,10 +70,10 @@ class KernelChips:
         """KVM_IRQ_LINE."""
         self._vm.set_irq_line(gsi, level)
 
-    def signal_message(self, address: int, data: int) -> int:
+    def signal_message(self, gpa: int, data: int) -> int:
         """KVM_SIGNAL_MSI; 0 where no local APIC takes it, or it is no interrupt message."""
         try:
-            return self._vm.signal_msi(address, data)
+            return self._vm.signal_msi(gpa, data)
         except KvmCallFailed:
             return 0
 
@@ -112,9 +112,9 @@ class KernelChips:
         level = bool(pic.elcr >> pin % PIC_PINS & 1)
         return PinTarget(pic.irq_base & 0xF8 | pin % PIC_PINS, "extint", level, masked, 0, False, self.pic_cpus())
 
-    def message_cpus(self, address: int) -> tuple[int, ...]:
+    def message_cpus(self, gpa: int) -> tuple[int, ...]:
         """Which vCPUs' local APICs a message to this address would reach now (SDM 3A 11.11.1)."""
-        return self._reached(address >> 12 & 0xFF, bool(address >> 2 & 1))
+        return self._reached(gpa >> 12 & 0xFF, bool(gpa >> 2 & 1))
 
     def registers(self) -> ChipRegisters:
         """KVM_GET_LAPIC of every vCPU, and KVM_GET_IRQCHIP of what is there (api.rst 4.26, 4.57)."""

@@ -211,9 +211,9 @@ class KvmVm:
         """Drive a line of the kernel's chips. From any thread."""
         self._own_chips().set_line(gsi, level)
 
-    def signal_message(self, address: int, data: int) -> int:
+    def signal_message(self, gpa: int, data: int) -> int:
         """Send a message-signalled interrupt; above 0 if a local APIC took it. From any thread."""
-        return self._own_chips().signal_message(address, data)
+        return self._own_chips().signal_message(gpa, data)
 
     def set_routes(self, routes: Sequence[PinRoute | MessageRoute]) -> None:
         """Replace the table of where lines lead. Raises ConfigurationError for what the kernel refuses."""
@@ -234,9 +234,9 @@ class KvmVm:
     def flush_page(self, gpa: int) -> None:
         """Nothing to do: what the host's own tables lose (`GuestMemory.flush_page`), KVM is told to forget by the kernel."""
 
-    def message_cpus(self, address: int) -> tuple[int, ...]:
+    def message_cpus(self, gpa: int) -> tuple[int, ...]:
         """Which vCPUs a message to this address would reach now."""
-        return self._own_chips().message_cpus(address)
+        return self._own_chips().message_cpus(gpa)
 
     def chip_registers(self) -> ChipRegisters:
         """What KVM_GET_LAPIC and KVM_GET_IRQCHIP say."""

@@ -284,6 +284,7 @@ class KvmVcpu:
             watch = observer
 
             def notify() -> None:
+                """Hand the exit over, whole."""
                 watch(self.last_exit())
 
         reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
@@ -404,6 +405,7 @@ class KvmVcpu:
 
     @task_priority.setter
     def task_priority(self, value: int) -> None:
+        """What the guest reads in CR8 from the next entry on."""
         self.raw.page.cr8 = value
 
     @property
@@ -437,6 +439,7 @@ class KvmVcpu:
 
     @clock_ns.setter
     def clock_ns(self, value: int) -> None:
+        """Raises FeatureUnsupported."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
 
     def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:

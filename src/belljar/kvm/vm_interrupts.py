@@ -43,10 +43,10 @@ class IrqchipRoute:
 
 @dataclass(frozen=True, slots=True)
 class MsiRoute:
-    """GSI to a message-signalled interrupt: 64-bit address and 32-bit data (SDM 3A 11.11)."""
+    """GSI to a message-signalled interrupt: where it is written, and the 32-bit data (SDM 3A 11.11)."""
 
     gsi: int
-    address: int
+    gpa: int
     data: int
 
 
@@ -61,8 +61,8 @@ def routing_entry(route: IrqchipRoute | MsiRoute | kvm_irq_routing_entry) -> kvm
         entry.u.irqchip.pin = route.pin
     else:
         entry.type = KVM_IRQ_ROUTING_MSI
-        entry.u.msi.address_lo = route.address & 0xFFFF_FFFF
-        entry.u.msi.address_hi = route.address >> 32
+        entry.u.msi.address_lo = route.gpa & 0xFFFF_FFFF
+        entry.u.msi.address_hi = route.gpa >> 32
         entry.u.msi.data = route.data
     return entry
 
@@ -131,9 +131,9 @@ class VmInterrupts(Capable):
         table = kvm_irq_routing.with_tail(entries, nr=len(routes))
         self.call(ioctls.KVM_SET_GSI_ROUTING, table, needs=caps.KVM_CAP_IRQ_ROUTING)
 
-    def signal_msi(self, address: int, data: int, *, device: int | None = None) -> int:
+    def signal_msi(self, gpa: int, data: int, *, device: int | None = None) -> int:
         """Deliver a message-signalled interrupt (KVM_SIGNAL_MSI, api.rst 4.71): more than 0 delivered, 0 blocked by the guest."""
-        request = kvm_msi(address_lo=address & 0xFFFF_FFFF, address_hi=address >> 32, data=data)
+        request = kvm_msi(address_lo=gpa & 0xFFFF_FFFF, address_hi=gpa >> 32, data=data)
         if device is not None:
             request.flags, request.devid = 1, device  # KVM_MSI_VALID_DEVID
         return self.call(ioctls.KVM_SIGNAL_MSI, request, needs=caps.KVM_CAP_SIGNAL_MSI)
@@ -157,43 +157,55 @@ class VmInterrupts(Capable):
         self.call(ioctls.KVM_IRQFD, request, needs=caps.KVM_CAP_IRQFD)
 
     def add_ioeventfd(
-        self, eventfd: int, address: int, size: int = 0, *, port: bool = False, value: int | None = None
+        self, eventfd: int, *, gpa: int | None = None, port: int | None = None, size: int = 0, value: int | None = None
     ) -> None:
-        """Signal `eventfd` on a guest's write to a guest-physical address, or a port, instead of an exit (api.rst 4.59).
+        """Signal `eventfd` on a guest's write to a guest-physical address, or to a port, instead of an exit (api.rst 4.59).
 
-        `size` is 0 (any), 1, 2, 4 or 8 bytes; with `value`, only writes of it. Raises ConfigurationError for another size.
+        One of `gpa` and `port`. `size` is 0 (any), 1, 2, 4 or 8 bytes; with `value`, only writes of it. Raises
+        ConfigurationError for another size, or neither or both places.
         """
-        self._ioeventfd(eventfd, address, size, port, value, 0)
+        self._ioeventfd(eventfd, gpa, port, size, value, 0)
 
     def remove_ioeventfd(
-        self, eventfd: int, address: int, size: int = 0, *, port: bool = False, value: int | None = None
+        self, eventfd: int, *, gpa: int | None = None, port: int | None = None, size: int = 0, value: int | None = None
     ) -> None:
         """Undo `add_ioeventfd`; every argument as it was."""
-        self._ioeventfd(eventfd, address, size, port, value, KVM_IOEVENTFD_FLAG_DEASSIGN)
+        self._ioeventfd(eventfd, gpa, port, size, value, KVM_IOEVENTFD_FLAG_DEASSIGN)
 
-    def _ioeventfd(self, eventfd: int, address: int, size: int, port: bool, value: int | None, flags: int) -> None:
+    def _ioeventfd(
+        self, eventfd: int, gpa: int | None, port: int | None, size: int, value: int | None, flags: int
+    ) -> None:
         if size not in (0, 1, 2, 4, 8):
             raise ConfigurationError(f"an ioeventfd takes writes of 1, 2, 4 or 8 bytes, or 0 for any, not {size}")
-        if port:
+        where = _gpa_or_port(gpa, port)
+        if port is not None:
             flags |= KVM_IOEVENTFD_FLAG_PIO
         if value is not None:
             flags |= KVM_IOEVENTFD_FLAG_DATAMATCH
-        request = kvm_ioeventfd(addr=address, len=size, fd=eventfd, flags=flags, datamatch=value or 0)
+        request = kvm_ioeventfd(addr=where, len=size, fd=eventfd, flags=flags, datamatch=value or 0)
         needs = caps.KVM_CAP_IOEVENTFD if size else caps.KVM_CAP_IOEVENTFD_ANY_LENGTH
         self.call(ioctls.KVM_IOEVENTFD, request, needs=needs)
 
     # -- collected writes --------------------------------------------------------------------------------------------
 
-    def add_coalesced_zone(self, address: int, size: int, *, port: bool = False) -> None:
-        """Collect the guest's writes to a range instead of an exit each (api.rst 4.116); `Vcpu.coalesced_writes` takes them."""
-        zone = kvm_coalesced_mmio_zone(addr=address, length=size, pio=int(port))
-        self.call(ioctls.KVM_REGISTER_COALESCED_MMIO, zone, needs=_coalescing(port))
+    def add_coalesced_zone(self, *, gpa: int | None = None, port: int | None = None, size: int) -> None:
+        """Collect the guest's writes to `size` bytes instead of an exit each (api.rst 4.116); `Vcpu.coalesced_writes` takes
+        them. One of `gpa` and `port`, else ConfigurationError."""
+        self._zone(ioctls.KVM_REGISTER_COALESCED_MMIO, gpa, port, size)
 
-    def remove_coalesced_zone(self, address: int, size: int, *, port: bool = False) -> None:
+    def remove_coalesced_zone(self, *, gpa: int | None = None, port: int | None = None, size: int) -> None:
         """Undo `add_coalesced_zone`."""
-        zone = kvm_coalesced_mmio_zone(addr=address, length=size, pio=int(port))
-        self.call(ioctls.KVM_UNREGISTER_COALESCED_MMIO, zone, needs=_coalescing(port))
+        self._zone(ioctls.KVM_UNREGISTER_COALESCED_MMIO, gpa, port, size)
+
+    def _zone(self, request: int, gpa: int | None, port: int | None, size: int) -> None:
+        zone = kvm_coalesced_mmio_zone(addr=_gpa_or_port(gpa, port), length=size, pio=int(port is not None))
+        needs = caps.KVM_CAP_COALESCED_MMIO if port is None else caps.KVM_CAP_COALESCED_PIO
+        self.call(request, zone, needs=needs)
 
 
-def _coalescing(port: bool) -> int:
-    return caps.KVM_CAP_COALESCED_PIO if port else caps.KVM_CAP_COALESCED_MMIO
+def _gpa_or_port(gpa: int | None, port: int | None) -> int:
+    if gpa is not None and port is None:
+        return gpa
+    if port is None or gpa is not None:
+        raise ConfigurationError("a guest's writes are told by a guest-physical address or by a port, one of the two")
+    return port

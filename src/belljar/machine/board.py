@@ -85,10 +85,12 @@ def devices_of_tests(machine: Machine) -> list[Any]:
     assert vm is not None
 
     def flush(gpa: int) -> None:
+        """Forget both translations of a page."""
         machine.memory.flush_page(gpa)
         vm.flush_page(gpa)
 
     def line_of(gsi: int) -> Callable[[bool], object]:
+        """What drives a line."""
         return _nowhere if machine.interrupts is None else machine.line(gsi, "test device")
 
     configuration = FwCfg(

@@ -46,7 +46,8 @@ class Keeper(Protocol):
         """What it waits for."""
 
     @mp_state.setter
-    def mp_state(self, value: MpState) -> None: ...
+    def mp_state(self, value: MpState) -> None:
+        """Have it wait for something else, or for nothing."""
 
     def raise_cmci(self) -> None:
         """A corrected machine check (SDM 3A 11.5.1)."""
@@ -86,6 +87,7 @@ class Cpu:
 
     @special.setter
     def special(self, special: SpecialRegisters) -> None:
+        """Set all of them."""
         self.vcpu.set_special(special)
 
     @property
@@ -147,6 +149,7 @@ class Cpu:
 
     @mp_state.setter
     def mp_state(self, value: MpState) -> None:
+        """Have it wait for something else, or for nothing."""
         (self.vcpu if self.keeper is None else self.keeper).mp_state = value
         self.halted = self.asleep = False
 

@@ -75,14 +75,14 @@ class EngineInterrupts:
             self._vm.set_line(line.gsi, level)
             return int(level)
 
-    def signal_msi(self, address: int, data: int, source: str = "msi") -> int:
+    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
         """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it."""
-        if not 0 <= address < 1 << 64 or not 0 <= data < 1 << 32:
-            raise ConfigurationError(f"a message is a 64-bit address and 32-bit data, not {address:#x}, {data:#x}")
+        if not 0 <= gpa < 1 << 64 or not 0 <= data < 1 << 32:
+            raise ConfigurationError(f"a message is a 64-bit address and 32-bit data, not {gpa:#x}, {data:#x}")
         self.messages += 1
-        if self.watch is not None and (message := from_msi(address, data, source)) is not None:
+        if self.watch is not None and (message := from_msi(gpa, data, source)) is not None:
             self.watch.message(message)
-        return self._vm.signal_message(address, data)
+        return self._vm.signal_message(gpa, data)
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:
         """One edge on a line whenever a host eventfd is signalled, without this process's help."""
@@ -98,7 +98,7 @@ class EngineInterrupts:
             level = bool(self._levels.get(gsi, 0))
             if isinstance(route, MsiRoute):
                 state = PinState(route.data & 0xFF, "msi", "edge", False, ())
-                rows.append(LineRoute(gsi, sources, level, "msi", 0, state, (route.address, route.data)))
+                rows.append(LineRoute(gsi, sources, level, "msi", 0, state, (route.gpa, route.data)))
                 continue
             chip = "pic" if isinstance(route, PicRoute) else "ioapic"
             found = self._vm.pin_target(chip, route.pin)

@@ -142,10 +142,10 @@ class OwnInterrupts:
         with self.lock:
             return self.chips.router.drive(line, level)
 
-    def signal_msi(self, address: int, data: int, source: str = "msi") -> int:
+    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
         """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it. From any thread."""
         with self.lock:
-            return self.chips.signal_msi(address, data, source)
+            return self.chips.signal_msi(gpa, data, source)
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:
         """Raises FeatureUnsupported: eventfds reach the kernel's chips only."""

@@ -114,6 +114,7 @@ def _line(row: LineRoute, own_timer: bool) -> LineFacts:
 
 def _lapic(cpu: Cpu, page: bytes) -> LapicFacts:
     def read(register: int) -> int:
+        """A register of the page."""
         return int.from_bytes(page[register << REGISTER_SHIFT : (register << REGISTER_SHIFT) + 4], "little")
 
     base = cpu.special.apic_base

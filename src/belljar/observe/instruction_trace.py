@@ -31,6 +31,7 @@ def write_instructions(machine: Machine, write: Callable[[str], object]) -> None
     count = 0
 
     def line(cpu: int, text: str) -> None:
+        """Number it, and write it."""
         nonlocal count
         count += 1
         write(f"{count:>6} vcpu{cpu} {text}\n")

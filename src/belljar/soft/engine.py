@@ -139,7 +139,7 @@ class SoftVm:
         """Raises EngineError."""
         raise _no_chips()
 
-    def signal_message(self, address: int, data: int) -> int:
+    def signal_message(self, gpa: int, data: int) -> int:
         """Raises EngineError."""
         raise _no_chips()
 
@@ -162,7 +162,7 @@ class SoftVm:
         """Raises EngineError."""
         raise _no_chips()
 
-    def message_cpus(self, address: int) -> tuple[int, ...]:
+    def message_cpus(self, gpa: int) -> tuple[int, ...]:
         """Raises EngineError."""
         raise _no_chips()
 
