@@ -491,6 +491,7 @@ def test_host_sends_a_message_to_a_sleeping_guest(chips: dict[str, object]) -> N
     with Machine(guest(MESSAGE), **chips) as machine:
         assert machine.interrupts is not None
         interrupts = machine.interrupts
+        interrupts.expect_messages()
         threads = []
 
         def send(exit: Exit) -> None:
@@ -531,13 +532,14 @@ def test_host_eventfd_interrupts_a_sleeping_guest(chips: dict[str, object]) -> N
         os.close(event)
 
 
-IDLE = "main:\n sti\n1: hlt\n jmp 1b\n"
-"""Nothing is armed: only the host can end this."""
+IDLE = "main:\n redirect 5, 0x55\n sti\n1: hlt\n jmp 1b\n"
+"""Nothing is armed: only somebody outside can end this, who has line 5."""
 
 
 @pytest.mark.parametrize("cpus", [1, 3])
 def test_time_limit_ends_a_machine_that_sleeps_and_costs_no_time(chips: dict[str, object], cpus: int) -> None:
     with Machine(guest(IDLE), cpus=cpus, **chips) as machine:
+        machine.line(5, "somebody outside")
         before = time.process_time()
         result = machine.run(timeout=0.5)
         spent = time.process_time() - before
@@ -548,6 +550,7 @@ def test_time_limit_ends_a_machine_that_sleeps_and_costs_no_time(chips: dict[str
 @pytest.mark.parametrize("cpus", [1, 3])
 def test_stop_ends_a_machine_that_sleeps(chips: dict[str, object], cpus: int) -> None:
     with Machine(guest(IDLE), cpus=cpus, **chips) as machine:
+        machine.line(5, "somebody outside")
         timer = threading.Timer(0.05, machine.stop)
         timer.start()
         assert machine.run(timeout=30).end is End.STOPPED
@@ -558,6 +561,7 @@ def test_stop_ends_a_machine_that_sleeps(chips: dict[str, object], cpus: int) ->
 @pytest.mark.parametrize("cpus", [1, 3])
 def test_keyboard_interrupt_ends_a_machine_that_sleeps(chips: dict[str, object], cpus: int) -> None:
     with Machine(guest(IDLE), cpus=cpus, **chips) as machine:
+        machine.line(5, "somebody outside")
         previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.05)

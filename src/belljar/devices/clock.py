@@ -151,6 +151,10 @@ class TimerQueue:
         self._find_first()
         return ran
 
+    def active(self) -> list[Timer]:
+        """The timers that are set."""
+        return [timer for _, age, timer in self._heap if timer.age == age]
+
     def __len__(self) -> int:
         """How many entries are kept, stale ones included."""
         return len(self._heap)

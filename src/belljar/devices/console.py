@@ -83,11 +83,12 @@ class FileInput:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._ended = False
+        self.ended = False
+        """Whether the end of the file was read."""
 
     def read(self, limit: int) -> bytes:
         """What is there now."""
-        if self._ended:
+        if self.ended:
             return b""
         try:
             ready, _, _ = select.select([self._fd], [], [], 0)
@@ -98,7 +99,7 @@ class FileInput:
             return b""
         except (OSError, ValueError):
             data = b""
-        self._ended = not data
+        self.ended = not data
         return data
 
 

@@ -7,6 +7,7 @@ With legacy replacement, the first two take the place of the 8254 and the RTC.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from belljar.devices.clock import MIN_TICK_NS, Clock, Timer
@@ -212,7 +213,7 @@ class Hpet:
         deadline_ns = max(reached_ns + ticks * PERIOD_NS, now_ns + 1)
         if comparator.configuration & T_PERIODIC:
             deadline_ns = max(deadline_ns, now_ns + MIN_TICK_NS)
-        comparator.timer = self._clock.call_at(deadline_ns, lambda: self._expire(number))
+        comparator.timer = self._clock.call_at(deadline_ns, partial(self._expire, number))
 
     def _expire(self, number: int) -> None:
         comparator = self.comparators[number]
@@ -227,6 +228,18 @@ class Hpet:
         if self.configuration & LEGACY and number < len(_LEGACY_GSIS):
             return _LEGACY_GSIS[number]
         return configuration >> T_ROUTE_SHIFT & T_ROUTE_MASK
+
+    def awaited(self) -> list[int | tuple[int, int]]:
+        """The lines and messages that its timers may raise and send (`belljar.machine.wakeups`)."""
+        causes: list[int | tuple[int, int]] = []
+        for number, comparator in enumerate(self.comparators):
+            if comparator.timer is None:
+                continue
+            if comparator.configuration & T_FSB_ENABLE:
+                causes.append((comparator.fsb >> 32, comparator.fsb & 0xFFFF_FFFF))
+            else:
+                causes.append(self._gsi(number, comparator.configuration))
+        return causes
 
     def _drive_gsi(self, gsi: int, level: bool) -> None:
         line = self._lines.get(gsi)
@@ -275,4 +288,4 @@ class Hpet:
                 comparator.timer = None
             deadline_ns = state["timers_ns"][number]
             if deadline_ns >= 0:
-                comparator.timer = self._clock.call_at(deadline_ns, lambda number=number: self._expire(number))  # type: ignore[misc]
+                comparator.timer = self._clock.call_at(deadline_ns, partial(self._expire, number))

@@ -94,6 +94,11 @@ class Pit:
         self._connected = connected
         self._follow(self.now())
 
+    def awaited(self) -> list[int]:
+        """The line that its timer may raise, if it is on one (`belljar.machine.wakeups`)."""
+        gsi = getattr(self._line, "gsi", None)
+        return [gsi] if gsi is not None and self._connected else []
+
     def _drive(self, level: bool) -> None:
         if self._line is not None and self._connected:
             self._line(level)

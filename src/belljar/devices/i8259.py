@@ -107,6 +107,15 @@ class Pic:
             serving &= ~(1 << CASCADE_PIN)
         return self._pin(rank) if rank < self._rank(serving) else -1
 
+    def would_request(self, pin: int) -> bool:
+        """Whether INT would be raised if this pin had a request."""
+        before = self.irr
+        self.irr |= 1 << pin
+        try:
+            return self.request() >= 0
+        finally:
+            self.irr = before
+
     def acknowledge(self, pin: int) -> None:
         """An INTA cycle for a pin: in service from now on, unless the end of interrupt is automatic."""
         bit = 1 << pin
@@ -261,6 +270,13 @@ class PicPair:
         if chip.irr != before:
             self._update()
         return answer
+
+    def would_interrupt(self, pin: int) -> bool:
+        """Whether INT would rise if a pin did now: neither it nor the cascade masked, nothing as urgent in service."""
+        master, slave = self.chips
+        if pin < 8:
+            return master.would_request(pin)
+        return slave.would_request(pin & 7) and master.would_request(CASCADE_PIN)
 
     def name_pin(self, pin: int, source: str) -> None:
         """Who drives a pin, for reports."""

@@ -202,6 +202,11 @@ class Rtc:
         if deadline_ns is not None:
             self._timer = self._clock.call_at(max(deadline_ns, self._clock.now_ns() + MIN_TICK_NS), self._tick)
 
+    def awaited(self) -> list[int]:
+        """The line that its timer may raise, if it is on one (`belljar.machine.wakeups`)."""
+        gsi = getattr(self._line, "gsi", None)
+        return [gsi] if gsi is not None and self._connected else []
+
     def _next_event_ns(self) -> int | None:
         enabled = self.cmos[REG_B]
         events = []

@@ -120,6 +120,14 @@ class Serial:
         self._take_input()
         self._update_line()
 
+    def awaited(self) -> list[int]:
+        """The line that input may raise, if the guest has asked for that and there may be some."""
+        gsi = getattr(self._line, "gsi", None)
+        waits = (
+            self._ier & Ier.DATA and not isinstance(self._source, NoInput) and not getattr(self._source, "ended", False)
+        )
+        return [gsi] if gsi is not None and waits else []
+
     def _take_input(self) -> None:
         room = (FIFO_SIZE if self._fifo_enabled else 1) - len(self._received)
         if room > 0 and not self._mcr & MCR_LOOPBACK:

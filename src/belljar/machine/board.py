@@ -91,7 +91,7 @@ def devices_of_tests(machine: Machine) -> list[Any]:
 
     def line_of(gsi: int) -> Callable[[bool], object]:
         """What drives a line."""
-        return _nowhere if machine.interrupts is None else machine.line(gsi, "test device")
+        return _nowhere if machine.interrupts is None else machine.interrupts.line(gsi, "test device")
 
     configuration = FwCfg(
         cpus=len(machine.cpus),

@@ -62,6 +62,12 @@ class EngineInterrupts:
         lines.append(line)
         return line
 
+    def expect(self, gsi: int) -> None:
+        """Somebody outside may raise this line; the engine's chips are always waited for."""
+
+    def expect_messages(self) -> None:
+        """The same for messages."""
+
     def drive(self, line: Line, level: bool) -> int:
         """Set one source's level; called by `Line`. 1 if the line went up by that."""
         with self._lock:

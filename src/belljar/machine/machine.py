@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from belljar.devices.bus import Bus, LockedBus
-from belljar.devices.console import Capture
+from belljar.devices.console import Capture, Output
 from belljar.devices.debug_console import DebugConsole
 from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
@@ -157,7 +157,7 @@ class Machine:
 
             self.bus = attach_chips(self)
         devices: list[Any] = [
-            Serial(output, self.config.input, line=self.line(COM1_GSI, "serial") if self.interrupts else None),
+            self._make_serial(output),
             DebugExit(self._debug_exit),
         ]
         if self.config.test_device:
@@ -173,9 +173,23 @@ class Machine:
             for port in getattr(device, "batched_ports", ()):
                 self.vm.batch_writes(port)
 
+    def _make_serial(self, output: Output) -> Serial:
+        if self.interrupts is None:
+            return Serial(output, self.config.input)
+        serial = Serial(output, self.config.input, line=self.interrupts.line(COM1_GSI, "serial"))
+        if self.own_interrupts is not None:
+            self.own_interrupts.listeners.append(serial)
+        return serial
+
     def line(self, gsi: int, source: str) -> Line:
-        """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without chips."""
-        return self._chips().line(gsi, source)
+        """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without `irqchip`.
+
+        From any thread. A machine that idles waits for it where else it would take itself to be halted for good.
+        """
+        chips = self._chips()
+        line = chips.line(gsi, source)
+        chips.expect(gsi)
+        return line
 
     def _chips(self) -> EngineInterrupts | OwnInterrupts:
         if self.interrupts is None:

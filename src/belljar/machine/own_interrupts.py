@@ -19,6 +19,7 @@ from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
 from belljar.machine.seat import Seat
 from belljar.machine.split_seat import SplitSeat
+from belljar.machine.wakeups import Cause, may_wake
 
 NS_PER_SECOND = 1_000_000_000
 INTERRUPTED, HLT, IRQ_WINDOW_OPEN = ExitReason.INTERRUPTED, ExitReason.HLT, ExitReason.IRQ_WINDOW_OPEN
@@ -32,6 +33,13 @@ class TimekeepersClock(HostClock):
         """When the first timer is due, as a time of time.monotonic_ns(); None if there is none."""
         first_ns = self.next_deadline_ns()
         return None if first_ns is None else time.monotonic_ns() + first_ns - self.now_ns()
+
+
+class Listener(Protocol):
+    """A device that may get something from outside."""
+
+    def awaited(self) -> list[int]:
+        """The lines that this may raise now."""
 
 
 class Lockable(Protocol):
@@ -101,6 +109,11 @@ class OwnInterrupts:
             if isinstance(seat, Seat):
                 seat.guard = self.lock
         self.clock.pause()
+        self._own_seats = tuple(seat for seat in self.seats if isinstance(seat, Seat))
+        self._outside_gsis: set[int] = set()
+        self._messages_expected = False
+        self.listeners: list[Listener] = []
+        """Devices that may get something from outside, as a serial port gets input."""
 
     def _make_clock(self) -> Timekeeper:
         return TimekeepersClock(earlier=lambda: self._wake(0))
@@ -131,6 +144,14 @@ class OwnInterrupts:
     def line(self, gsi: int, source: str) -> Line:
         """A new source, called `source` in reports, on a line (GSI). The line is up while any of its sources holds it up."""
         return self.chips.router.line(gsi, source, self)
+
+    def expect(self, gsi: int) -> None:
+        """Somebody outside, such as another thread, may raise this line: a machine that idles waits for that."""
+        self._outside_gsis.add(gsi)
+
+    def expect_messages(self) -> None:
+        """Somebody outside may send messages (MSI): a machine that idles with RFLAGS.IF=1 waits for that."""
+        self._messages_expected = True
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -254,14 +275,24 @@ class OwnInterrupts:
 
     def all_asleep(self) -> bool:
         """Whether every vCPU has halted for good or waits for another. Under the lock."""
-        if self._optional and self.clock.next_deadline_ns() is None:
-            return not any(seat.wants_to_run for seat in self.seats)
+        if any(seat.wants_to_run for seat in self.seats):
+            return False
+        if self._optional and not self._messages_expected:
+            return not may_wake(self.chips, self._own_seats, self.clock.timers, self._outside())
         if not all(seat.asleep() for seat in self.seats):
             return False
+        # In real time, somebody outside may drive any line.
         if any(seat.may_get_nmi() for seat in self.seats):
             return False
         pins = (self.chips.ioapic.pin_state(pin) for pin in range(IOAPIC_PINS))
         return not any(not pin.masked and pin.delivery in NMI_LIKE for pin in pins)
+
+    def _outside(self) -> list[Cause]:
+        """What may come from outside of the machine: input, and what its user made a line for."""
+        causes: list[Cause] = list(self._outside_gsis)
+        for device in self.listeners:
+            causes += device.awaited()
+        return causes
 
     def begin(self, *, again: bool) -> None:
         """A run begins; `again`: behind the HLT with which everything ended."""

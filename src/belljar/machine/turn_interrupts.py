@@ -13,6 +13,7 @@ from belljar.machine.own_interrupts import HLT, INTERRUPTED, IRQ_WINDOW_OPEN, Lo
 from belljar.machine.seat import ACTIVE, Seat
 from belljar.machine.turn_clock import TurnClock
 from belljar.machine.turn_lock import TurnLock
+from belljar.machine.wakeups import may_wake
 
 INSTRUCTION_LIMIT = ExitReason.INSTRUCTION_LIMIT
 
@@ -28,9 +29,8 @@ class TurnInterrupts(OwnInterrupts):
         self._turns = TurnLock(self._call)
         self._cpus = cpus
         self._attention = False
-        self._turn_seats: tuple[Seat, ...] = ()
+        self._own_seats = ()
         super().__init__(cpus, bus, optional=optional)
-        self._turn_seats = tuple(seat for seat in self.seats if isinstance(seat, Seat))
 
     def _make_clock(self) -> Timekeeper:
         return self._time
@@ -49,8 +49,8 @@ class TurnInterrupts(OwnInterrupts):
             cpu.vcpu.kick()
 
     def _wake(self, index: int) -> None:
-        if index < len(self._turn_seats):
-            seat = self._turn_seats[index]
+        if index < len(self._own_seats):
+            seat = self._own_seats[index]
             seat.stale = True
             running = self._time.running
             if running is not None and running is seat.cpu.vcpu:
@@ -73,14 +73,14 @@ class TurnInterrupts(OwnInterrupts):
         patient: bool,
     ) -> ExitReason | None:
         """As `OwnInterrupts.run`; `instructions` is for all entries together."""
-        hooks = self._turn_seats[index].hooks
+        hooks = self._own_seats[index].hooks
         if hooks is None:
             return self._run(index, deadline_ns, instructions, over, observer, single_exit, patient)
         hooks.turn_begins()
         try:
             return self._run(index, deadline_ns, instructions, over, observer, single_exit, patient)
         finally:
-            hooks.turn_ends(self._turn_seats[index].activity is not ACTIVE)
+            hooks.turn_ends(self._own_seats[index].activity is not ACTIVE)
 
     def _run(
         self,
@@ -92,7 +92,7 @@ class TurnInterrupts(OwnInterrupts):
         single_exit: bool,
         patient: bool,
     ) -> ExitReason | None:
-        seat, clock, turns = self._turn_seats[index], self._time, self._turns
+        seat, clock, turns = self._own_seats[index], self._time, self._turns
         vcpu, timers, left = seat.cpu.vcpu, clock.timers, instructions
         rounds = 0
         with turns:
@@ -152,6 +152,14 @@ class TurnInterrupts(OwnInterrupts):
         self._attention = False
         if self._turns.callers:
             self._turns.let_in()
+
+    def all_asleep(self) -> bool:
+        """As `OwnInterrupts.all_asleep`. Nothing comes from outside but what was said to be expected."""
+        if any(seat.wants_to_run for seat in self.seats):
+            return False
+        if self._messages_expected and not all(seat.asleep() for seat in self._own_seats):
+            return False
+        return not may_wake(self.chips, self._own_seats, self._time.timers, self._outside())
 
     def rest(self, until_ns: int | None) -> None:
         """Skip to the next timer; where there is none, wait for the host."""

@@ -38,12 +38,13 @@ class TimerTrace:
         clock.timers.watch = self
 
     def _name(self, timer: Timer) -> tuple[int, str]:
-        owner = getattr(timer.callback, "__self__", None)
+        callback = getattr(timer.callback, "func", timer.callback)  # of a functools.partial
+        owner = getattr(callback, "__self__", None)
         if isinstance(owner, ApicTimer):
             cpu = next((cpu for cpu, lapic in self._lapics.items() if lapic.timer is owner), NO_CPU)
             vector = self._lapics[cpu].lvt[Reg.LVT_TIMER] & 0xFF if cpu != NO_CPU else 0
             return cpu, f"lapic timer ({_MODES[owner.mode]}, vector {vector:#04x})"
-        return NO_CPU, spoken(timer.callback.__qualname__.partition(".")[0])
+        return NO_CPU, spoken(callback.__qualname__.partition(".")[0])
 
     def armed(self, timer: Timer) -> None:
         """As `TimerWatch.armed`."""
