@@ -77,7 +77,7 @@ class _Ways:
             if route.gsi != cause:
                 continue
             if isinstance(route, MsiRoute):
-                woken = self._message_wakes(from_msi(route.address, route.data))
+                woken = self._message_wakes(from_msi(route.gpa, route.data))
             elif isinstance(route, IoapicRoute):
                 woken = self._pin_wakes(route.pin)
             else:
