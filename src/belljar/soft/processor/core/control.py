@@ -61,8 +61,9 @@ def write_cr0(cpu: cython.pointer(Cpu), value: u64) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def write_cr3(cpu: cython.pointer(Cpu), value: u64) -> cython.int:
-    """MOV CR3: BRANCH, FAULT or EXIT. Bit 63, allowed with PCIDE, is a hint not to flush, which is not taken."""
+    """MOV CR3: BRANCH, FAULT or EXIT. Bit 63, allowed with PCIDE, keeps what the TLB has of the PCID (SDM 3A 4.10.4.1)."""
     status: cython.int
+    keep: cython.bint = (cpu.cr4 & CR4_PCIDE) != 0 and (value & SIGN_BIT) != 0
     if cpu.cr4 & CR4_PCIDE:
         value &= ~SIGN_BIT
     if in_long_code(cpu) and value >> PHYSICAL_BITS:
@@ -72,7 +73,9 @@ def write_cr3(cpu: cython.pointer(Cpu), value: u64) -> cython.int:
         if status != NEXT:
             return status
     cpu.cr3 = value
-    flush_tlb_nonglobal(cpu)
+    use_present_pcid(cpu)
+    if not keep:
+        flush_tlb_nonglobal(cpu)
     return end_block(cpu)
 
 

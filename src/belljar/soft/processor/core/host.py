@@ -39,17 +39,28 @@ def page_has_code(host: cython.pointer(Host), hpa: u64) -> cython.bint:
 def drop_write_entries(host: cython.pointer(Host), page_host: cython.pointer(u8)) -> cython.void:
     """Take write permission to one page out of every processor's TLB, so that writes to it take the slow path."""
     cpu: cython.pointer(Cpu) = host.cpus
-    entry: cython.pointer(TlbEntry)
     page: u64 = cython.cast(u64, page_host) & PAGE_MASK
-    context: cython.int
     i: cython.int
     while cpu != cython.NULL:
-        for context in range(TLB_CONTEXTS):
-            entry = tlb_table(cpu, context, ACCESS_WRITE)
-            for i in range(TLB_ENTRIES):
-                if entry[i].tag != 1 and entry[i].tag + entry[i].addend == page:
-                    entry[i].tag = 1
+        for i in range(TLB_BANKS):
+            if cpu.banks[i].entries != cython.NULL and not cpu.banks[i].stale:
+                drop_bank_writes(cpu.banks[i].entries, page)
         cpu = cpu.next_cpu
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def drop_bank_writes(entries: cython.pointer(TlbEntry), page: u64) -> cython.void:
+    """Take write permission to the page at one host address out of one bank."""
+    context: cython.int
+    entry: cython.pointer(TlbEntry)
+    i: cython.int
+    for context in range(TLB_CONTEXTS):
+        entry = entries + context * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES) + ACCESS_WRITE * TLB_ENTRIES
+        for i in range(TLB_ENTRIES):
+            if entry[i].tag != 1 and entry[i].tag + entry[i].addend == page:
+                entry[i].tag = 1
 
 
 @cython.cfunc

@@ -346,19 +346,6 @@ def port_out(cpu: cython.pointer(Cpu), port: u32, size: cython.int, value: u64) 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def invalidate_pcid(cpu: cython.pointer(Cpu), kind: u64, pcid: u64, gva: u64) -> cython.void:
-    """INVPCID, checked: kinds 0 to 3 (SDM 2A). The TLB is not tagged: what concerns any one PCID concerns all."""
-    if kind == 0:
-        flush_tlb_page(cpu, gva)
-    elif kind == 2:
-        flush_tlb(cpu)
-    else:
-        flush_tlb_nonglobal(cpu)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def op_pause(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """PAUSE: nothing, or an exit."""
     return vmx_intercept(cpu, EXIT_REASON_PAUSE)

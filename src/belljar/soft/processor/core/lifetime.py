@@ -208,22 +208,36 @@ def host_wrote(host: cython.pointer(Host)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def new_tlb_entries() -> cython.pointer(TlbEntry):
+    """Room for one bank of the TLB, empty; NULL: out of memory."""
+    count: cython.int = TLB_CONTEXTS * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)
+    i: cython.int
+    entries: cython.pointer(TlbEntry) = cython.cast(
+        cython.pointer(TlbEntry), calloc(count, cython.sizeof(TlbEntry))
+    )
+    if entries != cython.NULL:
+        for i in range(count):
+            entries[i].tag = 1
+    return entries
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def new_cpu(host: cython.pointer(Host)) -> cython.pointer(Cpu):
     """A processor after reset (SDM 3A table 9-1), linked to its host memory; NULL: out of memory."""
-    entries: cython.int = TLB_CONTEXTS * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)
     i: cython.int
     cpu: cython.pointer(Cpu) = cython.cast(cython.pointer(Cpu), calloc(1, cython.sizeof(Cpu)))
     if cpu == cython.NULL:
         return cpu
-    cpu.tlb = cython.cast(cython.pointer(TlbEntry), calloc(entries, cython.sizeof(TlbEntry)))
+    cpu.bank = cython.address(cpu.banks[0])
+    cpu.tlb = cpu.bank.entries = new_tlb_entries()
     cpu.tlb_none = cython.cast(cython.pointer(TlbEntry), calloc(TLB_ENTRIES, cython.sizeof(TlbEntry)))
     if cpu.tlb == cython.NULL or cpu.tlb_none == cython.NULL:
         free(cpu.tlb)
         free(cpu.tlb_none)
         free(cpu)
         return cython.NULL
-    for i in range(entries):
-        cpu.tlb[i].tag = 1
     for i in range(TLB_ENTRIES):
         cpu.tlb_none[i].tag = 1
     cpu.host = host
@@ -244,7 +258,6 @@ def reset_cpu(cpu: cython.pointer(Cpu)) -> cython.void:
     cpu.tlb_read = cpu.tlb_none
     cpu.tlb_write = cpu.tlb_none
     cpu.tlb_fetch = cpu.tlb_none
-    cpu.tlb_largest = PAGE_SHIFT
     cpu.insn = cython.address(no_insn)
     cpu.address_mask_bits = 32
     cpu.cr0 = 0x60000010
@@ -274,11 +287,13 @@ def reset_cpu(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.exceptval(check=False)
 def free_cpu(cpu: cython.pointer(Cpu)) -> cython.void:
     """Unlink a processor and give it back."""
+    i: cython.int
     link: cython.pointer(cython.pointer(Cpu)) = cython.address(cpu.host.cpus)
     while link[0] != cpu:
         link = cython.address(link[0].next_cpu)
     link[0] = cpu.next_cpu
-    free(cpu.tlb)
+    for i in range(TLB_BANKS):
+        free(cpu.banks[i].entries)
     free(cpu.tlb_none)
     free(cpu.breakpoints)
     free(cpu.watchpoints)

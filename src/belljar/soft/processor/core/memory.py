@@ -21,10 +21,26 @@ def tlb_table(cpu: cython.pointer(Cpu), context: cython.int, kind: cython.int) -
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def tlb_slot(cpu: cython.pointer(Cpu), context: cython.int, kind: cython.int, gva: u64) -> cython.pointer(TlbEntry):
-    """The one entry that may hold the page of `gva`."""
+def bank_slot(
+    entries: cython.pointer(TlbEntry), context: cython.int, kind: cython.int, gva: u64
+) -> cython.pointer(TlbEntry):
+    """The one entry of a bank that may hold the page of `gva`."""
     mask: u64 = (TLB_FETCH_ENTRIES - 1) if kind == ACCESS_FETCH else (TLB_ENTRIES - 1)
-    return tlb_table(cpu, context, kind) + ((gva >> PAGE_SHIFT) & mask)
+    return (
+        entries
+        + context * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)
+        + kind * TLB_ENTRIES
+        + ((gva >> PAGE_SHIFT) & mask)
+    )
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def tlb_slot(cpu: cython.pointer(Cpu), context: cython.int, kind: cython.int, gva: u64) -> cython.pointer(TlbEntry):
+    """The one entry that may hold the page of `gva` now."""
+    return bank_slot(cpu.tlb, context, kind, gva)
 
 
 @cython.cfunc

@@ -1,4 +1,4 @@
-"""Flushing the TLB: what the manual demands at least (SDM 3A 4.10.4). Which entries are filled is logged, so that flushing is cheap."""
+"""Flushing the TLB, and its banks, one a PCID (SDM 3A 4.10). Which entries are filled is logged, so that flushing is cheap."""
 
 import cython
 
@@ -8,31 +8,63 @@ import cython
 @cython.exceptval(check=False)
 def tlb_note(cpu: cython.pointer(Cpu), access: cython.int, gva: u64) -> cython.void:
     """Log an entry just filled; cpu.walk_global says of which kind."""
+    bank: cython.pointer(TlbBank) = cpu.bank
     slot: cython.pointer(TlbEntry)
-    if cpu.walk_shift > cpu.tlb_largest:
-        cpu.tlb_largest = cpu.walk_shift
-    if cpu.tlb_log_count >= TLB_LOG:
-        cpu.tlb_log_count = TLB_LOG + 1
+    if cpu.walk_shift > bank.largest:
+        bank.largest = cpu.walk_shift
+    if bank.log_count >= TLB_LOG:
+        bank.log_count = TLB_LOG + 1
         return
     slot = tlb_slot(cpu, access_context(cpu, access), access & ACCESS_KIND, gva)
-    cpu.tlb_log[cpu.tlb_log_count] = cython.cast(u32, slot - cpu.tlb) | (TLB_LOG_GLOBAL if cpu.walk_global else 0)
-    cpu.tlb_log_count += 1
+    bank.log[bank.log_count] = cython.cast(u32, slot - bank.entries) | (TLB_LOG_GLOBAL if cpu.walk_global else 0)
+    bank.log_count += 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def empty_bank(bank: cython.pointer(TlbBank)) -> cython.void:
+    """Forget everything in one bank."""
+    i: cython.int
+    if bank.log_count > TLB_LOG:
+        for i in range(TLB_CONTEXTS * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)):
+            bank.entries[i].tag = 1
+    else:
+        for i in range(cython.cast(cython.int, bank.log_count)):
+            bank.entries[bank.log[i] & TLB_LOG_SLOT].tag = 1
+    bank.log_count = 0
+    bank.largest = PAGE_SHIFT
+    bank.stale = 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def present_pcid(cpu: cython.pointer(Cpu)) -> u32:
+    """The current PCID: 000H without CR4.PCIDE."""
+    return cython.cast(u32, cpu.cr3 & 0xFFF) if cpu.cr4 & CR4_PCIDE else 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def void_other_banks(cpu: cython.pointer(Cpu)) -> cython.void:
+    """Forget what all PCIDs but the one of the bank in use have."""
+    i: cython.int
+    for i in range(TLB_BANKS):
+        if cython.address(cpu.banks[i]) != cpu.bank:
+            cpu.banks[i].stale = 1
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def flush_tlb(cpu: cython.pointer(Cpu)) -> cython.void:
-    """Forget all translations, global ones included."""
-    i: cython.int
-    if cpu.tlb_log_count > TLB_LOG:
-        for i in range(TLB_CONTEXTS * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)):
-            cpu.tlb[i].tag = 1
-    else:
-        for i in range(cython.cast(cython.int, cpu.tlb_log_count)):
-            cpu.tlb[cpu.tlb_log[i] & TLB_LOG_SLOT].tag = 1
-    cpu.tlb_log_count = 0
-    cpu.tlb_largest = PAGE_SHIFT
+    """Forget all translations, of every PCID, global ones included."""
+    void_other_banks(cpu)
+    empty_bank(cpu.bank)
+    cpu.bank.pcid = present_pcid(cpu)
     renew_epoch(cpu)
 
 
@@ -40,47 +72,58 @@ def flush_tlb(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def flush_tlb_nonglobal(cpu: cython.pointer(Cpu)) -> cython.void:
-    """Forget translations, but keep those of global pages: MOV to CR3 (SDM 3A 4.10.4.1)."""
+    """Forget the translations of the current PCID, but keep those of global pages: MOV to CR3 (SDM 3A 4.10.4.1)."""
+    bank: cython.pointer(TlbBank) = cpu.bank
     i: cython.int
     kept: u32 = 0
-    if cpu.tlb_log_count > TLB_LOG:
-        flush_tlb(cpu)
-        return
-    for i in range(cython.cast(cython.int, cpu.tlb_log_count)):
-        if cpu.tlb_log[i] & TLB_LOG_GLOBAL:
-            cpu.tlb_log[kept] = cpu.tlb_log[i]
+    if bank.log_count > TLB_LOG:
+        empty_bank(bank)
+    for i in range(cython.cast(cython.int, bank.log_count)):
+        if bank.log[i] & TLB_LOG_GLOBAL:
+            bank.log[kept] = bank.log[i]
             kept += 1
         else:
-            cpu.tlb[cpu.tlb_log[i] & TLB_LOG_SLOT].tag = 1
-    cpu.tlb_log_count = kept
+            bank.entries[bank.log[i] & TLB_LOG_SLOT].tag = 1
+    bank.log_count = kept
     renew_epoch(cpu)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def flush_tlb_page(cpu: cython.pointer(Cpu), gva: u64) -> cython.void:
-    """Forget the translations of the page of one linear address, in every context (INVLPG).
+def flush_bank_page(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), gva: u64) -> cython.void:
+    """Forget the translations of the page of one linear address in one bank, in every context.
 
     A large page is in the TLB as its 4 KiB pieces, and all of them must go (SDM 3A 4.10.4.1).
     """
-    context: cython.int
-    kind: cython.int
     i: cython.int
+    kind: cython.int
     entry: cython.pointer(TlbEntry)
-    if cpu.tlb_largest > PAGE_SHIFT:
-        if cpu.tlb_log_count > TLB_LOG:
-            flush_tlb(cpu)
-            return
-        for i in range(cython.cast(cython.int, cpu.tlb_log_count)):
-            entry = cpu.tlb + (cpu.tlb_log[i] & TLB_LOG_SLOT)
-            if ((entry.tag ^ gva) >> cpu.tlb_largest) == 0:
+    if bank.largest > PAGE_SHIFT:
+        if bank.log_count > TLB_LOG:
+            empty_bank(bank)
+        for i in range(cython.cast(cython.int, bank.log_count)):
+            entry = bank.entries + (bank.log[i] & TLB_LOG_SLOT)
+            if ((entry.tag ^ gva) >> bank.largest) == 0:
                 entry.tag = 1
-    for context in range(TLB_CONTEXTS):
+    for i in range(TLB_CONTEXTS):
         for kind in range(3):
-            entry = tlb_slot(cpu, context, kind, gva)
+            entry = bank_slot(bank.entries, i, kind, gva)
             if entry.tag == (gva & PAGE_MASK):
                 entry.tag = 1
+    cpu.host.epoch += 1
+    bank.epoch = cpu.host.epoch
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def flush_tlb_page(cpu: cython.pointer(Cpu), gva: u64) -> cython.void:
+    """Forget the translations of the page of one linear address (INVLPG): of all PCIDs, for the page may be global."""
+    i: cython.int
+    for i in range(TLB_BANKS):
+        if cpu.banks[i].entries != cython.NULL and not cpu.banks[i].stale:
+            flush_bank_page(cpu, cython.address(cpu.banks[i]), gva)
     renew_epoch(cpu)
 
 
@@ -90,5 +133,88 @@ def flush_tlb_page(cpu: cython.pointer(Cpu), gva: u64) -> cython.void:
 def renew_epoch(cpu: cython.pointer(Cpu)) -> cython.void:
     """Make every block prove again that its linear address leads to it."""
     cpu.host.epoch += 1
-    cpu.epoch = cpu.host.epoch
+    cpu.epoch = cpu.bank.epoch = cpu.host.epoch
     update_mode(cpu)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def bank_of(cpu: cython.pointer(Cpu), pcid: u32) -> cython.pointer(TlbBank):
+    """The bank with the translations of a PCID; NULL if there are none."""
+    i: cython.int
+    for i in range(TLB_BANKS):
+        if cpu.banks[i].entries != cython.NULL and not cpu.banks[i].stale and cpu.banks[i].pcid == pcid:
+            return cython.address(cpu.banks[i])
+    return cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def free_bank(cpu: cython.pointer(Cpu)) -> cython.pointer(TlbBank):
+    """An empty bank other than the one in use: the one that was not chosen for longest; NULL without memory."""
+    i: cython.int
+    found: cython.pointer(TlbBank) = cython.NULL
+    for i in range(TLB_BANKS):
+        if cython.address(cpu.banks[i]) == cpu.bank:
+            continue
+        if cpu.banks[i].entries == cython.NULL or cpu.banks[i].stale:
+            found = cython.address(cpu.banks[i])
+            break
+        if found == cython.NULL or cpu.banks[i].used < found.used:
+            found = cython.address(cpu.banks[i])
+    if found.entries == cython.NULL:
+        found.entries = new_tlb_entries()
+        if found.entries == cython.NULL:
+            return cython.NULL
+    empty_bank(found)
+    return found
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def use_present_pcid(cpu: cython.pointer(Cpu)) -> cython.void:
+    """After CR3 was written: take up the translations of the PCID that is now current, if there are any."""
+    pcid: u32 = present_pcid(cpu)
+    bank: cython.pointer(TlbBank)
+    if cpu.bank.pcid == pcid:
+        return
+    bank = bank_of(cpu, pcid)
+    if bank == cython.NULL:
+        bank = free_bank(cpu)
+        if bank == cython.NULL:
+            flush_tlb(cpu)
+            return
+        bank.pcid = pcid
+        cpu.host.epoch += 1
+        bank.epoch = cpu.host.epoch
+    cpu.bank_clock += 1
+    bank.used = cpu.bank_clock
+    cpu.bank = bank
+    cpu.tlb = bank.entries
+    cpu.epoch = bank.epoch
+    update_mode(cpu)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def invalidate_pcid(cpu: cython.pointer(Cpu), kind: u64, pcid: u64, gva: u64) -> cython.void:
+    """INVPCID, checked: an address of a PCID, a PCID, everything, everything but global pages (SDM 2A)."""
+    bank: cython.pointer(TlbBank) = bank_of(cpu, cython.cast(u32, pcid))
+    if kind == 2:
+        flush_tlb(cpu)
+    elif kind == 3:
+        void_other_banks(cpu)
+        flush_tlb_nonglobal(cpu)
+    elif bank == cython.NULL:
+        return
+    elif kind == 0:
+        flush_bank_page(cpu, bank, gva)
+        renew_epoch(cpu)
+    elif bank == cpu.bank:
+        flush_tlb_nonglobal(cpu)
+    else:
+        bank.stale = 1

@@ -59,7 +59,8 @@ ctypedef struct Cpu:
     u32 address_mask_bits  # 64 in IA-32e mode, else 32: how wide linear addresses are
     u8 *fill_host          # answer of tlb_fill: host address of the byte asked for
     u64 fill_hpa           # its host-physical address
-    TlbEntry *tlb          # all tables: [context][read, write: TLB_ENTRIES each, fetch: TLB_FETCH_ENTRIES]
+    TlbEntry *tlb          # bank.entries
+    TlbBank *bank          # in use
     TlbEntry *tlb_none     # an empty table
     # --- system state
     Segment segment[8]
@@ -112,14 +113,13 @@ ctypedef struct Cpu:
     u64 task_rf            # FLAG_RF if the old task's flags image has it
     # --- paging
     u64 pdpte[4]           # the PDPTE registers of PAE paging (SDM 3A 4.4.1)
-    u32 tlb_log[512]       # slots of filled TLB entries, bit 31: global; so that a flush need not sweep all
-    u32 tlb_log_count      # above 512: sweep
+    TlbBank banks[8]
+    u64 bank_clock
     u32 fill_device        # tlb_fill found a device (only while a window is open): fill_hpa is its guest-physical address
     u32 ept_allowed        # rights of the last EPT walk (1 read, 2 write, 4 fetch)
     u64 walk_gpa           # answer of the guest walk
     u32 walk_global
     u32 walk_shift         # log2 of the page size
-    u32 tlb_largest        # log2 of the largest page with pieces in the TLB
     # --- VMX: valid while in_guest
     u32 in_guest
     u32 pin_controls

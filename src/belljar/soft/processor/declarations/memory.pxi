@@ -12,6 +12,16 @@ ctypedef struct TlbEntry:
     u64 tag                # linear page address; 1 = empty
     u64 addend             # host address - linear address (wraps)
 
+ctypedef struct TlbBank:   # the translations of one PCID; global pages are in each bank that used them
+    TlbEntry *entries      # [context][read, write: TLB_ENTRIES each, fetch: TLB_FETCH_ENTRIES]; NULL: never used
+    u32 log[512]           # slots of filled entries, and TLB_LOG_GLOBAL; so that a flush need not sweep all
+    u32 log_count          # above TLB_LOG: sweep
+    u32 largest            # log2 of the largest page with pieces here
+    u32 pcid
+    u32 stale              # whatever is here is void: sweep before use
+    u64 epoch              # of the cpu, while this bank is in use
+    u64 used               # when it was last chosen
+
 ctypedef struct TableEntry:  # a guest's paging-structure entry that a walk went through
     u8 *place
     u64 value

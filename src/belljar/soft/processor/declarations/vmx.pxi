@@ -254,7 +254,8 @@ cdef enum:
     LAPS_PER_LOOK = 255         # mask: every so many rounds of the run loop it looks at the clock
     PATIENCE_NS = 5000000       # how long run_guest stays away at most, roughly
     SHORT_RUN = 64              # instructions
-    TLB_LOG = 512               # entries of cpu.tlb_log
+    TLB_LOG = 512               # entries of TlbBank.log
+    TLB_BANKS = 8               # of cpu.banks: as many PCIDs keep their translations
     TLB_LOG_SLOT = 0xFFFFFF
     TLB_LOG_GLOBAL = 0x1000000
 

@@ -1,0 +1,190 @@
+"""Process-context identifiers: what the TLB may keep over MOV to CR3, and what it must forget (SDM 3A 4.10.4)."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+from bare_guest import RAX, RBX, RCX, RDX, LongGuest
+
+PCIDE, PGE, PAE, KEEP = 1 << 17, 1 << 7, 1 << 5, 1 << 63
+GLOBAL, PRESENT, WRITABLE = 1 << 8, 1, 2
+TABLES, SPACE_SIZE = 0x110000, 0x4000
+FRAMES, PAGE = 0x180000, 0x1000
+SPACES = 12
+"""More than the TLB has banks."""
+
+WINDOW_GVA = 1 << 30
+"""Where each address space has pages of its own: one table of 512."""
+
+TRY_GVA = WINDOW_GVA + 5 * PAGE
+DESCRIPTOR = 0xD000
+
+
+class Spaces:
+    """A 64-bit guest with several address spaces, alike below 2 MiB. Frame n is full of n."""
+
+    def __init__(self, count: int = SPACES) -> None:
+        self.guest = LongGuest(cr4=PAE | PCIDE | PGE)
+        self.spaces = range(count)
+        for space in self.spaces:
+            pml4 = self.root(space)
+            for gpa, entry in (
+                (pml4, pml4 + PAGE + 7), (pml4 + PAGE, 0x102007), (pml4 + PAGE + 8, pml4 + 2 * PAGE + 7),
+                (pml4 + 2 * PAGE, pml4 + 3 * PAGE + 7),
+            ):  # fmt: skip
+                self.guest.write(gpa, struct.pack("<Q", entry))
+        for number in range(16):
+            self.guest.write(FRAMES + PAGE * number, bytes([number]) * PAGE)
+
+    def root(self, space: int) -> int:
+        """Its PML4."""
+        return TABLES + SPACE_SIZE * space
+
+    def map(self, space: int, frame: int, *, gva: int = TRY_GVA, flags: int = 0) -> None:
+        """Write an entry; nothing is flushed."""
+        entry = self.root(space) + 3 * PAGE + (gva >> 12 & 511) * 8
+        self.guest.memory[entry : entry + 8] = struct.pack("<Q", FRAMES + PAGE * frame | PRESENT | WRITABLE | flags)
+
+    def switch(self, space: int, *, keep: bool = True) -> None:
+        """MOV to CR3, the space's number its PCID."""
+        self.guest.cpu.put(RCX, self.root(space) | space | (KEEP if keep else 0))
+        assert self.guest.run("0f22d9 mov cr3, rcx\nf4 hlt").vector is None
+
+    def seen(self, gva: int = TRY_GVA) -> int:
+        """What is there, as the present space sees it."""
+        self.guest.cpu.put(RBX, gva)
+        return self.guest.run("8a03 mov al, [rbx]\nf4 hlt").registers[RAX] & 0xFF
+
+    def invlpg(self, gva: int = TRY_GVA) -> None:
+        """INVLPG."""
+        self.guest.cpu.put(RBX, gva)
+        self.guest.run("0f013b invlpg [rbx]\nf4 hlt")
+
+    def invpcid(self, kind: int, pcid: int = 0, gva: int = TRY_GVA) -> None:
+        """INVPCID."""
+        self.guest.write(DESCRIPTOR, struct.pack("<QQ", pcid, gva))
+        self.guest.cpu.put(RDX, kind)
+        self.guest.cpu.put(RBX, DESCRIPTOR)
+        assert self.guest.run("660f388213 invpcid rdx, [rbx]\nf4 hlt").vector is None
+
+    def __enter__(self) -> Spaces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.guest.__exit__()
+
+
+def test_each_space_sees_its_own_page_however_often_it_comes_back():
+    with Spaces() as spaces:
+        for space in spaces.spaces:
+            spaces.map(space, space)
+        for turn in range(3):
+            for space in spaces.spaces:
+                spaces.switch(space, keep=turn > 0)
+                assert spaces.seen() == space
+
+
+@pytest.mark.parametrize("how", ["switch", "invlpg", "address", "context", "everything", "all but global", "cr4"])
+def test_a_changed_entry_is_seen_after_what_must_flush_it(how):
+    with Spaces(3) as spaces:
+        for space in spaces.spaces:
+            spaces.map(space, space)
+            spaces.switch(space, keep=False)
+            assert spaces.seen() == space
+        spaces.map(1, 9)
+        if how == "invlpg":
+            spaces.switch(1)
+            spaces.invlpg()
+        elif how == "address":
+            spaces.invpcid(0, 1)
+        elif how == "context":
+            spaces.invpcid(1, 1)
+        elif how == "everything":
+            spaces.invpcid(2)
+        elif how == "all but global":
+            spaces.invpcid(3)
+        elif how == "cr4":
+            for value in (PAE | PCIDE, PAE | PCIDE | PGE):
+                spaces.guest.cpu.put(RAX, value)
+                spaces.guest.run("0f22e0 mov cr4, rax\nf4 hlt")
+        spaces.switch(1, keep=how != "switch")
+        assert spaces.seen() == 9
+        spaces.switch(2)
+        assert spaces.seen() == 2
+
+
+def test_invlpg_forgets_global_pages_of_every_pcid():
+    with Spaces(3) as spaces:
+        for space in spaces.spaces:
+            spaces.map(space, 4, flags=GLOBAL)
+            spaces.switch(space, keep=False)
+            assert spaces.seen() == 4
+        for space in spaces.spaces:
+            spaces.map(space, 5, flags=GLOBAL)
+        spaces.invlpg()
+        for space in spaces.spaces:
+            spaces.switch(space)
+            assert spaces.seen() == 5
+
+
+def test_code_at_the_same_address_is_each_spaces_own():
+    with Spaces(3) as spaces:
+        for space in spaces.spaces:
+            spaces.map(space, space)
+            spaces.guest.write(FRAMES + PAGE * space, bytes([0xB0, 0x40 + space, 0xF4]))  # mov al, 40h + space; hlt
+        for turn in range(3):
+            for space in spaces.spaces:
+                spaces.switch(space, keep=turn > 0)
+                spaces.guest.cpu.put(16, TRY_GVA)
+                assert spaces.guest.resume().registers[RAX] & 0xFF == 0x40 + space
+
+
+def test_a_store_through_a_kept_translation_reaches_code_decoded_meanwhile():
+    with Spaces(2) as spaces:
+        for space in spaces.spaces:
+            spaces.map(space, 3)
+        spaces.guest.write(FRAMES + 3 * PAGE, bytes([0xB0, 0x11, 0xF4]))
+        spaces.switch(1, keep=False)
+        store = "c6430122 mov byte [rbx+1], 0x22\nf4 hlt"
+        spaces.guest.cpu.put(RBX, TRY_GVA + 0x100)
+        spaces.guest.run(store)  # a write entry for the page, before code is decoded from it
+        spaces.switch(0, keep=False)
+        spaces.guest.cpu.put(16, TRY_GVA)
+        assert spaces.guest.resume().registers[RAX] & 0xFF == 0x11
+        spaces.switch(1)
+        spaces.guest.cpu.put(RBX, TRY_GVA)
+        spaces.guest.run(store)
+        spaces.switch(0)
+        spaces.guest.cpu.put(16, TRY_GVA)
+        assert spaces.guest.resume().registers[RAX] & 0xFF == 0x22
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_switches_and_flushes_leave_nothing_stale(seed):
+    """Entries change and are flushed at once, by what is least but enough; every page then shows what is mapped."""
+    rng = random.Random(seed)
+    pages = [WINDOW_GVA + PAGE * number for number in (0, 1, 5, 300)]
+    with Spaces() as spaces:
+        mapped = {}
+        for space in spaces.spaces:
+            for gva in pages:
+                mapped[space, gva] = rng.randrange(16)
+                spaces.map(space, mapped[space, gva], gva=gva)
+        now = 0
+        spaces.switch(0, keep=False)
+        for _ in range(120):
+            if rng.random() < 0.5:
+                now = rng.randrange(SPACES)
+                spaces.switch(now, keep=rng.random() < 0.8)
+            else:
+                space, gva = rng.choice((now, rng.randrange(SPACES))), rng.choice(pages)
+                mapped[space, gva] = rng.randrange(16)
+                spaces.map(space, mapped[space, gva], gva=gva)
+                if space == now and rng.random() < 0.3:
+                    spaces.invlpg(gva)
+                else:
+                    spaces.invpcid(rng.choice((0, 0, 0, 1, 2, 3)), space, gva)
+            for gva in rng.sample(pages, 2):
+                assert spaces.seen(gva) == mapped[now, gva]
