@@ -126,7 +126,8 @@ def _open_files(
             stack.callback(file.close)
         opened.append(file)
     trace_file, report_file = opened
-    if trace_file is not None and report_file is not None and trace_file.same_as(report_file):
+    named = trace != "-" or report != "-"  # what goes to stderr twice is there one behind the other
+    if named and trace_file is not None and report_file is not None and trace_file.same_as(report_file):
         raise ConfigurationError("--trace and --report name the same file", hint="give each its own")
     return trace_file, report_file
 

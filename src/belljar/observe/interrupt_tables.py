@@ -42,7 +42,7 @@ def _tables(chips: ChipFacts) -> list[Table]:
 
 def _lines(lines: tuple[LineFacts, ...]) -> Table:
     rows: list[tuple[str, ...]] = [("gsi", "source", "level", "leads to", "vector", "delivery", "trigger", "reaches")]
-    shown = [line for line in lines if line.sources or line.level or (line.chip != "pic" and not line.masked)]
+    shown = [line for line in lines if _tells(line)]
     for line in shown:
         where = f"{line.chip} pin {line.pin}" if line.pin is not None else f"message {line.message_gpa:#x}"
         reached = "vCPU " + ", ".join(str(cpu) for cpu in line.vcpus) if line.vcpus else "nobody"
@@ -56,8 +56,15 @@ def _lines(lines: tuple[LineFacts, ...]) -> Table:
     return Table(
         "Where lines lead",
         rows,
-        f"and {plural(left, 'way', 'ways')} that no device uses and that are not open" if left else "",
+        f"and {plural(left, 'way')} that no device uses, or that {'is' if left == 1 else 'are'} masked" if left else "",
     )
+
+
+def _tells(line: LineFacts) -> bool:
+    """Whether a line is worth a row: it is up, it leads somewhere, or the guest has at least thought of where."""
+    if line.level or (line.chip == "ioapic" and line.vector):
+        return True
+    return not line.masked and (bool(line.sources) or line.chip != "pic")
 
 
 def _lapics(lapics: tuple[LapicFacts, ...]) -> Table:
