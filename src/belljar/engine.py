@@ -185,6 +185,28 @@ class ExitWatch(Protocol):
         """RDMSR or WRMSR of a 64-bit value; not `done`: it was refused with an exception."""
 
 
+class HypervConnections(Protocol):
+    """The other ends of Hyper-V's connections: which source (SINT) of which vCPU's SynIC gets what is sent there (TLFS 11.5).
+
+    What cannot be (no such vCPU, no such source) is ignored.
+    """
+
+    def signal(self, vcpu: int, sint: int) -> None:
+        """Raise a source's interrupt."""
+
+    def connect_messages(self, connection: int, vcpu: int, sint: int) -> None:
+        """Messages that guests post to `connection` go to the slot of a source."""
+
+    def disconnect_messages(self, connection: int) -> None:
+        """Not any more."""
+
+    def connect_events(self, connection: int, vcpu: int, sint: int) -> None:
+        """Events that guests signal on `connection` set the flag of that number at a source."""
+
+    def disconnect_events(self, connection: int) -> None:
+        """Not any more."""
+
+
 class TimeStampCounter(Protocol):
     """What a guest sees of time by RDTSC, as a function of the machine's clock."""
 
@@ -432,6 +454,9 @@ class Vm(Protocol):
 
         Raises FeatureUnsupported where the engine cannot, on this host or without chips.
         """
+
+    def hyperv_connections(self) -> HypervConnections:
+        """Make and end connections of Hyper-V's interface. Raises FeatureUnsupported where the engine has none."""
 
     def set_tsc_khz(self, khz: int) -> None:
         """The frequency of the time-stamp counters of vCPUs made from now on (on KVM api.rst 4.55).

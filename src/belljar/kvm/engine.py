@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import ChipRegisters, HypervConnections, MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import (
     BelljarError,
     CapabilityMissing,
@@ -259,6 +259,10 @@ class KvmVm:
             )
         model = self.engine.cpu_model
         self.cpu_model_with_hyperv = CpuModel(cpuid_table(self.engine.kvm, model.table))
+
+    def hyperv_connections(self) -> HypervConnections:
+        """Raises FeatureUnsupported: what guests post or signal is answered with HV_STATUS_INVALID_CONNECTION_ID."""
+        raise FeatureUnsupported("Hyper-V's connections are not served on KVM", hint="`--engine soft` has them")
 
     def set_tsc_khz(self, khz: int) -> None:
         """KVM_SET_TSC_KHZ for the VM, or else for each vCPU (api.rst 4.55)."""

@@ -98,7 +98,13 @@ def devices_of_tests(machine: Machine) -> list[Any]:
         ram_size=machine.config.memory_size,
         command_line=command_line(machine.config).encode("utf-8", "surrogateescape"),
     )
-    return [*TestDevice(line_of, flush).devices, configuration]
+    devices: list[Any] = [*TestDevice(line_of, flush).devices, configuration]
+    if machine.config.hyperv:
+        from belljar.devices.hyperv_testdev import HypervTestDevice
+
+        with suppress(FeatureUnsupported):
+            devices.append(HypervTestDevice(vm.hyperv_connections()))
+    return devices
 
 
 def _nowhere(level: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import ChipRegisters, HypervConnections, MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
 from belljar.platform import Platform
 from belljar.soft.hypervisor.controls import Primary
@@ -125,6 +125,14 @@ class SoftVm:
         from belljar.soft.hypervisor.hyperv.partition import Partition  # guests without it need not wait
 
         self.shared.partition = Partition(self.shared)
+
+    def hyperv_connections(self) -> HypervConnections:
+        """To the vCPUs' SynICs. Raises FeatureUnsupported without `use_hyperv`."""
+        from belljar.soft.hypervisor.hyperv.connections import Connections  # as above
+
+        if self.shared.partition is None:
+            raise FeatureUnsupported("this machine has no Hyper-V interface", hint="--hyperv")
+        return Connections(self.shared.partition, self.vcpus)
 
     def set_tsc_khz(self, khz: int) -> None:
         """How fast vCPUs made from now on count time. Raises ConfigurationError."""

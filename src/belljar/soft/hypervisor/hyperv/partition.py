@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 CONNECTIONS = 1 << 24
 """Connection ids have so many values (TLFS, HV_CONNECTION_ID)."""
 
-MessagePort = Callable[["Message"], int]
+MessageSink = Callable[["Message"], int]
 """Takes a message that was posted to a connection; an HV_STATUS."""
 
-EventPort = Callable[[], int]
+EventSink = Callable[[], int]
 """Takes a signal; an HV_STATUS."""
 
 
@@ -32,8 +32,8 @@ class Partition:
         self.tsc_sequence = 0
         self.tsc_scale = self.tsc_offset = 0
         """The reference TSC page as it was last written; a scale of 0: there is none that would do."""
-        self.message_ports: dict[int, MessagePort] = {}
-        self.event_ports: dict[int, EventPort] = {}
+        self.message_ports: dict[int, MessageSink] = {}
+        self.event_ports: dict[int, EventSink] = {}
 
     @property
     def takes_hypercalls(self) -> bool:
