@@ -44,7 +44,11 @@ class InterruptCount:
 
     def taken(self, cpu: int, latency_ns: int) -> None:
         """A vCPU acknowledged it after `latency_ns`."""
-        self.by_cpu[cpu] = self.by_cpu.get(cpu, 0) + 1
+        by_cpu = self.by_cpu
+        if cpu in by_cpu:
+            by_cpu[cpu] += 1
+        else:
+            by_cpu[cpu] = 1
         self.latency.add(latency_ns)
 
     def taken_at_once(self, cpu: int) -> None:

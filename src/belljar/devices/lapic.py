@@ -310,30 +310,31 @@ class Lapic:
         """A fixed interrupt; False if the APIC is off or the vector illegal."""
         if not self.enabled or vector < FIRST_VECTOR:
             if self._counts is not None:
-                self._count_request(source, vector, Outcome.REFUSED)
+                self._count_refused(self._counts, source, vector)
             if self.enabled:
                 self._error(Esr.RECEIVE_ILLEGAL_VECTOR)
             return False
         fresh = self.vectors.request(vector, level_triggered)
-        if self._counts is not None:
-            self._count_request(source, vector, Outcome.ACCEPTED if fresh else Outcome.MERGED)
+        counts = self._counts
+        if counts is not None:
+            entry = counts.entry(source, vector)
+            entry.raised += 1
+            if fresh:
+                self._waiting[vector] = entry, self._clock.now_ns()
+            else:
+                entry.merged += 1
+            if counts.watch is not None:
+                counts.watch.request(self.apic_id, vector, source, Outcome.ACCEPTED if fresh else Outcome.MERGED)
         if fresh and (vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK or self.settle is not None):
             self._wake()
         return True
 
-    def _count_request(self, source: str, vector: int, outcome: Outcome) -> None:
-        counts = self._counts
-        assert counts is not None
+    def _count_refused(self, counts: InterruptCounts, source: str, vector: int) -> None:
         entry = counts.entry(source, vector)
         entry.raised += 1
-        if outcome is Outcome.ACCEPTED:
-            self._waiting[vector] = entry, self._clock.now_ns()
-        elif outcome is Outcome.MERGED:
-            entry.merged += 1
-        else:
-            entry.lost += 1
+        entry.lost += 1
         if counts.watch is not None:
-            counts.watch.request(self.apic_id, vector, source, outcome)
+            counts.watch.request(self.apic_id, vector, source, Outcome.REFUSED)
 
     # -- local interrupts ------------------------------------------------------------------------------------------
 
