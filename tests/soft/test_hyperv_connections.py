@@ -164,6 +164,8 @@ def test_routes_raise_sources() -> None:
 
 
 def test_machine_without_the_interface_has_no_connections() -> None:
-    with Machine(b"\xf4", engine="soft", mode="long") as machine, pytest.raises(FeatureUnsupported, match="Hyper-V"):
-        assert machine.vm is not None
-        machine.vm.hyperv_connections()
+    with Machine(b"\xf4", engine="soft", mode="long") as machine:
+        vm = machine.vm
+        assert vm is not None
+        with pytest.raises(FeatureUnsupported, match="Hyper-V"):
+            vm.hyperv_connections()

@@ -61,7 +61,8 @@ class MachineConfig:
     the engine would have.
 
     `tsc_khz` is the frequency of the guest's time-stamp counter; None: the host's on KVM, 1 GHz on soft. Guests are offered
-    KVM's paravirtual interface on either engine, and with `hyperv` Hyper-V's too, in front of it.
+    KVM's paravirtual interface on either engine, and with `hyperv` Hyper-V's too, in front of it. Once a guest has said that
+    it knows Hyper-V, all its hypercalls are Hyper-V's, and none is handed over.
 
     `without` names CPU features that the guest shall not have, as /proc/cpuinfo does (`Engine.cpu_features`). On soft, using
     one raises the exception that it raises on a CPU without it; KVM hides it from CPUID and refuses its control bits and MSRs,

@@ -17,7 +17,7 @@ from belljar.devices.debug_console import DebugConsole
 from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
 from belljar.engine import DebugControl, Engine, Vm, Watchpoint
-from belljar.errors import ClosedError, ConfigurationError, GuestMemoryError, ModeUnsupported
+from belljar.errors import ClosedError, ConfigurationError, FeatureUnsupported, GuestMemoryError, ModeUnsupported
 from belljar.exits import Debug, Exit, Hypercall
 from belljar.machine.chip_choice import use_chips
 from belljar.machine.config import MachineConfig
@@ -83,7 +83,7 @@ class Machine:
         self.engine, self.engine_reason = select_engine(self.config)
         try:
             self._assemble()
-        except ModeUnsupported as error:
+        except (ModeUnsupported, FeatureUnsupported) as error:
             other = next_engine(self.config, self.engine, error.message)
             if other is None:
                 raise

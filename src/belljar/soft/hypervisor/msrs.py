@@ -49,22 +49,26 @@ MACHINE_CHECK_MSRS = (
 )
 """Those of machine checks, which the hypervisor keeps (`machine_checks.py`)."""
 
+_MACHINE_CHECK = frozenset(chain(*MACHINE_CHECK_MSRS))
+
 
 def is_machine_check(index: int) -> bool:
     """Whether an MSR belongs to machine checks."""
-    return any(index in each for each in MACHINE_CHECK_MSRS)
+    return index in _MACHINE_CHECK
 
 
 HYPERVISORS_OWN = (Msr.IA32_TSC_ADJUST, Msr.KVM_WALL_CLOCK, Msr.KVM_SYSTEM_TIME)
 """MSRs in the bitmap's ranges that exit in every VM, as do writes to IA32_TIME_STAMP_COUNTER: the hypervisor knows them."""
 
-OWN_RANGES = (range(0x4000_0000, 0x4000_0200), range(0x4B56_4D00, 0x4B56_4E00))
-"""Numbers that Hyper-V's interface (TLFS, appendix on synthetic MSRs) and KVM's (kernel msr.rst) have for themselves."""
+_IN_BITMAP = frozenset(map(int, (*HYPERVISORS_OWN, Msr.IA32_TIME_STAMP_COUNTER)))
+_OWN_HUNDREDS = frozenset((0x40_0000, 0x40_0001, 0x4B_564D))
+"""Numbers, less their last byte, that Hyper-V's interface (TLFS, appendix on synthetic MSRs) and KVM's (kernel msr.rst)
+have for themselves."""
 
 
 def is_own(index: int) -> bool:
     """Whether an MSR would be the hypervisor's, if it exists."""
-    return index in HYPERVISORS_OWN or index == Msr.IA32_TIME_STAMP_COUNTER or any(index in each for each in OWN_RANGES)
+    return index >> 8 in _OWN_HUNDREDS or index in _IN_BITMAP
 
 
 def own_bitmap() -> bytearray:

@@ -41,7 +41,6 @@ ALWAYS = (
     | Feature.STEAL_TIME
     | Feature.POLL_CONTROL
     | Feature.PV_SCHED_YIELD
-    | Feature.CLOCKSOURCE_STABLE
 )
 
 WITH_LOCAL_APICS = Feature.PV_EOI | Feature.PV_UNHALT | Feature.PV_SEND_IPI
@@ -52,5 +51,10 @@ def leaf(vcpu: SoftVcpu, number: int) -> Answer:
     if number == 0:
         base = SIGNATURE_LEAF + (0x100 if vcpu.shared.partition is not None else 0)
         return (base + LEAVES - 1, *unpack("<3I", KVM_SIGNATURE))
-    features = ALWAYS if vcpu.shared.platform is None else ALWAYS | WITH_LOCAL_APICS
+    features = ALWAYS
+    platform = vcpu.shared.platform
+    if platform is not None:
+        features |= WITH_LOCAL_APICS
+    if platform is None or platform.steady:
+        features |= Feature.CLOCKSOURCE_STABLE
     return int(features), 0, 0, 0
