@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from threading import RLock
@@ -49,20 +50,27 @@ UNKNOWN = -1
 
 
 class GuardedWindow(LapicWindow):
-    """The buses as one vCPU sees them, its local APIC's page included, under the lock of the chips."""
+    """The buses as one vCPU sees them, its local APIC's page included, under the lock of the chips.
 
-    def __init__(self, lapic: Lapic, bus: Bus, lock: RLock) -> None:
+    `follow` is called before each access: on an engine with threads the guest may have changed where the page is, or its
+    task priority, without an exit of its own.
+    """
+
+    def __init__(self, lapic: Lapic, bus: Bus, lock: RLock, follow: Callable[[], None]) -> None:
         super().__init__(lapic, bus)
         self._lock = lock
+        self._follow = follow
 
     def mmio_read(self, gpa: int, size: int) -> int:
         """A load."""
         with self._lock:
+            self._follow()
             return super().mmio_read(gpa, size)
 
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         """A store."""
         with self._lock:
+            self._follow()
             super().mmio_write(gpa, size, value)
 
 
@@ -80,7 +88,7 @@ class Seat:
         self.guard: AbstractContextManager[object] = nullcontext()
         """The lock of the chips, for what the host does to this vCPU between runs."""
         self.lapic = lapic
-        self.bus = LapicWindow(lapic, bus) if lock is None else GuardedWindow(lapic, bus, lock)
+        self.bus = LapicWindow(lapic, bus) if lock is None else GuardedWindow(lapic, bus, lock, self._follow)
         self.activity = WAIT_FOR_SIPI if cpu.index else ACTIVE
         self.stale = True
         self.hooks: EntryHooks | None = None
@@ -98,14 +106,13 @@ class Seat:
         """Before an entry: bring the vCPU what waits for it; False if it has nothing to run for."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
         self.stale = False
-        if lapic.signals.pending:
-            self._take_signals()
+        after_nmi = lapic.signals.pending and self._take_signals()
         if self.activity is WAIT_FOR_SIPI:
             return False
         if lapic.settle is not None:
             lapic.settle()
         if lapic.vectors.irr or self._window_wanted or lapic.has_interrupt():
-            self._offer_interrupt()
+            self._offer_interrupt(after_nmi)
         priority = lapic.vectors.tpr >> 4
         if priority != self._task_priority:
             vcpu.task_priority = self._task_priority = priority
@@ -118,10 +125,11 @@ class Seat:
             self.hooks.before_entry()
         return True
 
-    def _offer_interrupt(self) -> None:
+    def _offer_interrupt(self, after_nmi: bool) -> None:
+        """Inject what the local APIC has, unless an NMI goes first (SDM 3A table 6-2), or have the vCPU say when it may come."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
         waiting = lapic.has_interrupt()
-        if waiting and vcpu.ready_for_interrupt():
+        if waiting and not after_nmi and vcpu.ready_for_interrupt():
             vector = lapic.acknowledge()
             vcpu.inject_interrupt(vector)
             self.activity = ACTIVE
@@ -132,8 +140,8 @@ class Seat:
             vcpu.request_interrupt_window(waiting)
             self._window_wanted = waiting
 
-    def _take_signals(self) -> None:
-        """INIT, start-up IPIs, SMIs and NMIs."""
+    def _take_signals(self) -> bool:
+        """INIT, start-up IPIs, SMIs and NMIs; whether there was an NMI."""
         signals = self.lapic.signals
         if self.lapic.accept_init():
             self._start(Segment(RESET_SELECTOR, RESET_BASE, type=11), RESET_RIP)
@@ -142,14 +150,16 @@ class Seat:
         vector = signals.take_sipi()
         if self.activity is WAIT_FOR_SIPI:
             if vector < 0 or not self._initialized:
-                return
+                return False
             self._sipi_vector = vector
             self._start(Segment(vector << 8, vector << 12, type=11), 0)
             self.activity = ACTIVE
         signals.take_smi()  # there is no system-management mode that it could lead to
+        nmi = signals.nmi
         while signals.take_nmi():
             self.cpu.vcpu.inject_nmi()
             self.activity = ACTIVE
+        return nmi
 
     def start_at_once(self) -> None:
         """Do not wait for a start-up IPI."""
@@ -167,11 +177,15 @@ class Seat:
 
     def came_back(self, reason: ExitReason) -> None:
         """After a run: what the guest did to its local APIC where the engine sees it, and whether it halted."""
-        vcpu, lapic = self.cpu.vcpu, self.lapic
         if reason is HLT:
             self.halt()
         elif reason is IRQ_WINDOW_OPEN:
             self.stale = True
+        self._follow()
+
+    def _follow(self) -> None:
+        """Take over what the guest did to its local APIC where the engine sees it: IA32_APIC_BASE and CR8."""
+        vcpu, lapic = self.cpu.vcpu, self.lapic
         if vcpu.apic_base != lapic.base:
             self._msrs.write_msr(Msr.IA32_APIC_BASE, vcpu.apic_base)
         if vcpu.task_priority != self._task_priority:  # else the APIC's own register is the newer one

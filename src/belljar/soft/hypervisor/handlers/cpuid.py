@@ -17,6 +17,9 @@ FEATURES = 1
 APIC_ID_SHIFT, COUNT_SHIFT, X2APIC, APIC, HTT = 24, 16, 1 << 21, 1 << 9, 1 << 28
 """Leaf 1: initial APIC id and how many ids the package has in EBX, features in ECX and EDX (SDM 2A CPUID)."""
 
+BASE_ENABLED = 1 << 11
+"""IA32_APIC_BASE: while it is off, leaf 1 shows no APIC (SDM 3A 11.4.3)."""
+
 CACHES = 4
 CORES_SHIFT = 26
 """Leaf 4, EAX of a cache: how many core ids the package has, less one."""
@@ -55,7 +58,8 @@ def cpuid(vcpu: SoftVcpu) -> None:
         if leaf == FEATURES:
             ebx |= (vcpu.index & 0xFF) << APIC_ID_SHIFT
             ecx |= X2APIC | TSC_DEADLINE
-            edx |= APIC
+            if vcpu.apic_base & BASE_ENABLED:
+                edx |= APIC
             if len(vcpu.siblings) > 1:
                 ebx |= min(1 << _id_bits(vcpu), 0xFF) << COUNT_SHIFT
                 edx |= HTT

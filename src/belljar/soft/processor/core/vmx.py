@@ -79,6 +79,7 @@ def vmx_events(cpu: cython.pointer(Cpu)) -> cython.int:
     """Between instructions: what the VMX controls and cpu.kicked want: NEXT, BRANCH (an event was injected) or EXIT.
 
     In the order of SDM 3C 26.2 (priority of events): monitor trap flag, NMI window, external interrupt, interrupt window.
+    Blocking by STI holds NMI windows back, as it may, and as it does with the NMIs of most processors (SDM 3A 6.7.1, 6.8.3).
     """
     shadow: u32 = cpu.interruptibility & (SHADOW_STI | SHADOW_MOV_SS)
     if cpu.kicked & KICK_WINDOW:
@@ -88,7 +89,7 @@ def vmx_events(cpu: cython.pointer(Cpu)) -> cython.int:
         return vmx_idle(cpu)
     if cpu.events & EVENT_MTF and cpu.retired != cpu.entry_retired:
         return request_exit(cpu, EXIT_REASON_MONITOR_TRAP, 0)
-    if cpu.primary_controls & PRIMARY_NMI_WINDOW and not cpu.interruptibility & (BLOCKED_NMI | SHADOW_MOV_SS):
+    if cpu.primary_controls & PRIMARY_NMI_WINDOW and not shadow | cpu.interruptibility & BLOCKED_NMI:
         return request_exit(cpu, EXIT_REASON_NMI_WINDOW, 0)
     if cpu.kicked & KICK_HOST:
         fetch_and32(cython.address(cpu.kicked), ~cython.cast(u32, KICK_HOST))

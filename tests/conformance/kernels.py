@@ -1,0 +1,32 @@
+"""Multiboot kernels of 64-bit code, made by gcc as such kernels are made: linked as ELF64, then called ELF32."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent / "kernels"
+
+FLAGS = (
+    "-m64", "-march=x86-64", "-std=gnu11", "-O1", "-masm=intel", "-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-fno-pie",
+    "-no-pie", "-mno-red-zone", "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none",
+    "-fno-asynchronous-unwind-tables", "-fno-strict-aliasing", "-Wall", "-Wno-main", "-Wa,--noexecstack",
+    "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,-z,noexecstack", "-Wl,--no-warn-rwx-segments",
+    f"-Wl,-T,{HERE / 'kernel.ld'}",
+)  # fmt: skip
+
+
+@cache
+def kernel(name: str, where: Path) -> Path:
+    """The file of a kernel whose `main` is in kernels/NAME.c."""
+    linked, file = where / f"{name}.elf64", where / name
+    sources = (HERE / part for part in ("boot.S", "kit.c", f"{name}.c"))
+    _run("gcc", *FLAGS, "-o", str(linked), *map(str, sources))
+    _run("objcopy", "-O", "elf32-i386", str(linked), str(file))
+    return file
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert not done.returncode, done.stderr
