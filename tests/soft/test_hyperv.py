@@ -268,6 +268,36 @@ def test_periodic_timer_ticks_until_it_is_stopped() -> None:
         assert 5000 <= machine.cpu["r15"] - machine.cpu["r12"] < 5100
 
 
+@pytest.mark.parametrize(
+    ("config", "sleep"),
+    [
+        ("0x20003", "sti"),  # the slot is taken: ticks are lost
+        ("0x30003", "sti"),  # that source is masked
+        ("0x20003", "cli"),
+        ("0x1603", "cli"),  # direct mode
+        ("0x1083", "sti"),  # a vector that is an exception's
+    ],
+)
+def test_machine_ends_when_no_timer_can_wake_it(config: str, sleep: str) -> None:
+    text = f"""
+main:
+    gate 0x60, tick
+    with_synic
+    wrmsr64 0x40000092, 0x60
+    mov dword ptr [0xA200], 0x80000010
+    wrmsr64 0x400000B1, 500
+    wrmsr64 0x400000B0, {config}
+    {sleep}
+    hlt
+    say 'x'
+    done
+tick:
+    iretq
+"""
+    with ran(text) as machine:
+        assert machine.console == b""
+
+
 def test_auto_end_of_interrupt_and_direct_mode() -> None:
     text = """
 main:

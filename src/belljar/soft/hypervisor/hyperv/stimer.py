@@ -29,6 +29,9 @@ TIMER_EXPIRED = 0x8000_0010
 PAYLOAD = Struct("<IIQQ")
 """HV_TIMER_MESSAGE_PAYLOAD: timer, reserved, expiration time, delivery time."""
 
+MESSAGE_BASE_GPA, MESSAGE_DESTINATION_SHIFT = 0xFEE0_0000, 12
+"""A message-signalled interrupt's address (SDM 3A 11.11.1)."""
+
 LEAST_PERIOD = 10
 """Units of 100 ns: no periodic timer interrupts more often than other timers here do (`belljar.devices.clock.MIN_TICK_NS`)."""
 
@@ -126,6 +129,15 @@ class SyntheticTimer:
             self.waits = False
         else:
             self.waits = True
+
+    def awaited(self) -> list[tuple[int, int]]:
+        """What it brings about when it runs out, as a message to the vCPU's local APIC (`belljar.machine.wakeups`)."""
+        if self.config & DIRECT:
+            vector: int | None = self.config >> VECTOR_SHIFT & VECTOR_MASK
+        else:
+            vector = self._owner.synic.vector_of_message(self.sint)
+        index = self._owner.vcpu.index
+        return [] if vector is None else [(MESSAGE_BASE_GPA | index << MESSAGE_DESTINATION_SHIFT, vector)]
 
     def freed(self, sint: int) -> None:
         """A slot may have become free."""

@@ -159,6 +159,13 @@ class SynIc(HypervPart):
             return None
         return (page & PAGE_MASK) + SLOT * sint
 
+    def vector_of_message(self, sint: int) -> int | None:
+        """With which vector a message would interrupt now; None if none would: no page, slot taken, source masked."""
+        gpa = self._place(self.message_page, sint)
+        if gpa is None or self.sints[sint] & SINT_MASKED or memory.read_u32(self.vcpu.mmu, gpa) != NO_MESSAGE:
+            return None
+        return self.sints[sint] & SINT_VECTOR
+
     def deliver(self, sint: int, message: Message, *, mark: bool = True) -> bool | None:
         """Put a message into its source's slot and interrupt; None if the guest has no slots or no interrupt for it.
 
