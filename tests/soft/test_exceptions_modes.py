@@ -21,9 +21,11 @@ from bare_guest import (
     GS,
     IF,
     IST1,
+    PAGE_TABLES,
     RAX,
     RBX,
     RFLAGS,
+    RIP,
     RSP,
     SS,
     STACK,
@@ -216,6 +218,20 @@ def test_with_a_segment_base_the_linear_address_must_be_canonical_and_the_offset
         assert (end.vector, end.registers[RAX]) == (None, 0x3412)
         guest.cpu.put(RBX, (1 << 47) - base)
         assert guest.run("65668b03 mov ax, [gs:rbx]").vector == 13
+
+
+def test_code_that_runs_off_the_end_of_canonical_addresses_faults_behind_it():
+    with LongGuest() as guest:
+        for gpa, entry in (
+            (PAGE_TABLES + 255 * 8, 0x110007),
+            (0x110000 + 511 * 8, 0x111007),
+            (0x111000 + 511 * 8, 0x87),
+        ):
+            guest.write(gpa, struct.pack("<Q", entry))
+        guest.write(0x1FFFFF, b"\x90")  # nop
+        guest.cpu.put(RIP, (1 << 47) - 1)
+        end = guest.resume()
+        assert (end.vector, end.error, end.returns[0]) == (13, 0, 1 << 47)
 
 
 def test_compatibility_code_is_interrupted_into_64_bit_code():

@@ -188,3 +188,30 @@ def test_random_switches_and_flushes_leave_nothing_stale(seed):
                     spaces.invpcid(rng.choice((0, 0, 0, 1, 2, 3)), space, gva)
             for gva in rng.sample(pages, 2):
                 assert spaces.seen(gva) == mapped[now, gva]
+
+
+@pytest.mark.parametrize("flush", ["invlpg", "switch", "switch to another"])
+def test_a_store_to_a_page_with_code_goes_where_the_page_is_mapped_now(flush):
+    with Spaces(2) as spaces:
+        spaces.map(0, 3)
+        spaces.map(1, 8)
+        spaces.guest.write(FRAMES + 3 * PAGE, b"\xf4")
+        spaces.switch(0, keep=False)
+        spaces.guest.cpu.put(16, TRY_GVA)
+        spaces.guest.resume()  # code is decoded from the page
+        store = "c6430122 mov byte [rbx+1], 0x22\nf4 hlt"
+        spaces.guest.cpu.put(RBX, TRY_GVA)
+        spaces.guest.run(store)
+        assert spaces.guest.read(FRAMES + 3 * PAGE + 1, 1) == 0x22
+        spaces.map(0, 7)
+        frame = 7
+        if flush == "invlpg":
+            spaces.invlpg()
+        else:
+            spaces.switch(int(flush != "switch"), keep=False)
+            frame = 7 if flush == "switch" else 8
+        spaces.guest.write(FRAMES + 3 * PAGE + 1, b"\x33")
+        spaces.guest.cpu.put(RBX, TRY_GVA)
+        spaces.guest.run(store)
+        assert spaces.guest.read(FRAMES + frame * PAGE + 1, 1) == 0x22
+        assert spaces.guest.read(FRAMES + 3 * PAGE + 1, 1) == 0x33

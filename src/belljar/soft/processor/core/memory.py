@@ -55,12 +55,42 @@ def access_context(cpu: cython.pointer(Cpu), access: cython.int) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def note_code_write(
+    cpu: cython.pointer(Cpu), access: cython.int, gva: u64, host: cython.pointer(u8), hpa: u64
+) -> cython.void:
+    """Remember where a write goes whose page holds code: it stays on the slow path, but need not walk again."""
+    slot: cython.pointer(CodeWrite) = cython.address(cpu.bank.code_writes[(gva >> PAGE_SHIFT) & (CODE_WRITES - 1)])
+    slot.tag = (gva & PAGE_MASK) | cython.cast(u64, access_context(cpu, access) + 1)
+    slot.hpa = hpa & PAGE_MASK
+    slot.host = cython.cast(cython.pointer(u8), cython.cast(u64, host) & PAGE_MASK)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_code_write(cpu: cython.pointer(Cpu), access: cython.int, gva: u64) -> cython.bint:
+    """Whether that is known of a write; then cpu.fill_host and fill_hpa say where. Not of pages without code any more."""
+    slot: cython.pointer(CodeWrite) = cython.address(cpu.bank.code_writes[(gva >> PAGE_SHIFT) & (CODE_WRITES - 1)])
+    if slot.tag != ((gva & PAGE_MASK) | cython.cast(u64, access_context(cpu, access) + 1)):
+        return False
+    if not page_has_code(cpu.host, slot.hpa):
+        return False
+    cpu.fill_host = slot.host + (gva & PAGE_OFFSET)
+    cpu.fill_hpa = slot.hpa + (gva & PAGE_OFFSET)
+    cpu.fill_device = 0
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def tlb_insert(cpu: cython.pointer(Cpu), access: cython.int, gva: u64, host: cython.pointer(u8), hpa: u64) -> cython.void:
     """Remember that the page of `gva` is at `host` for such accesses; writes to pages that hold code are never remembered."""
     kind: cython.int = access & ACCESS_KIND
     entry: cython.pointer(TlbEntry) = tlb_slot(cpu, access_context(cpu, access), kind, gva)
     page: u64 = gva & PAGE_MASK
     if kind == ACCESS_WRITE and not take_back_writes(cpu.host, hpa):
+        note_code_write(cpu, access, gva, host, hpa)
         return
     entry.tag = page
     if kind == ACCESS_FETCH:
@@ -120,6 +150,8 @@ def translate(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
         cpu.fill_host = cython.cast(cython.pointer(u8), gva + entry.addend)
         cpu.fill_hpa = ALL_ONES
         cpu.fill_device = 0
+        return NEXT
+    if (access & ACCESS_KIND) == ACCESS_WRITE and find_code_write(cpu, access, gva):
         return NEXT
     return tlb_fill(cpu, gva, access)
 

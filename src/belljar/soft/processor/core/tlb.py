@@ -35,6 +35,17 @@ def empty_bank(bank: cython.pointer(TlbBank)) -> cython.void:
     bank.log_count = 0
     bank.largest = PAGE_SHIFT
     bank.stale = 0
+    forget_code_writes(bank)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def forget_code_writes(bank: cython.pointer(TlbBank)) -> cython.void:
+    """They are few, and go with whatever is flushed."""
+    i: cython.int
+    for i in range(CODE_WRITES):
+        bank.code_writes[i].tag = 0
 
 
 @cython.cfunc
@@ -85,6 +96,7 @@ def flush_tlb_nonglobal(cpu: cython.pointer(Cpu)) -> cython.void:
         else:
             bank.entries[bank.log[i] & TLB_LOG_SLOT].tag = 1
     bank.log_count = kept
+    forget_code_writes(bank)
     renew_epoch(cpu)
 
 
@@ -111,6 +123,7 @@ def flush_bank_page(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), gva
             entry = bank_slot(bank.entries, i, kind, gva)
             if entry.tag == (gva & PAGE_MASK):
                 entry.tag = 1
+    forget_code_writes(bank)
     cpu.host.epoch += 1
     bank.epoch = cpu.host.epoch
 

@@ -12,10 +12,16 @@ ctypedef struct TlbEntry:
     u64 tag                # linear page address; 1 = empty
     u64 addend             # host address - linear address (wraps)
 
+ctypedef struct CodeWrite: # a translation for writes to a page that code was decoded from
+    u64 tag                # linear page address, and 1 + TLB context
+    u64 hpa                # of the page
+    u8 *host
+
 ctypedef struct TlbBank:   # the translations of one PCID; global pages are in each bank that used them
     TlbEntry *entries      # [context][read, write: TLB_ENTRIES each, fetch: TLB_FETCH_ENTRIES]; NULL: never used
     u32 log[512]           # slots of filled entries, and TLB_LOG_GLOBAL; so that a flush need not sweep all
     u32 log_count          # above TLB_LOG: sweep
+    CodeWrite code_writes[16]  # by page number; spares the slow path the walk
     u32 largest            # log2 of the largest page with pieces here
     u32 pcid
     u32 stale              # whatever is here is void: sweep before use

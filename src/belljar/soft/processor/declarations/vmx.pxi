@@ -255,6 +255,7 @@ cdef enum:
     PATIENCE_NS = 5000000       # how long run_guest stays away at most, roughly
     SHORT_RUN = 64              # instructions
     TLB_LOG = 512               # entries of TlbBank.log
+    CODE_WRITES = 16            # of TlbBank.code_writes
     TLB_BANKS = 8               # of cpu.banks: as many PCIDs keep their translations
     TLB_LOG_SLOT = 0xFFFFFF
     TLB_LOG_GLOBAL = 0x1000000
