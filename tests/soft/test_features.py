@@ -153,6 +153,8 @@ USES: dict[Feature, tuple[Use, ...]] = {
     Feature.PGE: (control(7),),
     Feature.PAT: (msr(0x277), instruction(LOAD, with_pat_bit, PF, rbx=0x210000)),
     Feature.MTRR: (msr(0xFE), msr(0x2FF), msr(0x200), msr(0x20F), msr(0x250), msr(0x26F)),
+    Feature.MCE: (control(6),),
+    Feature.MCA: (),
     Feature.LM: (efer(LME, ProtectedGuest),),
     Feature.PREFETCHW: (instruction("0f0d0c24 prefetchw [rsp]"),),
     Feature.ARCH_CAPABILITIES: (msr(0x10A),),
@@ -250,9 +252,9 @@ def test_every_feature_is_tried():
     assert set(USES) == set(Feature)
 
 
-@pytest.mark.parametrize("bit", [6, 9, 10, 13, 14, 18, *range(23, 64)])
+@pytest.mark.parametrize("bit", [9, 10, 13, 14, 18, *range(23, 64)])
 def test_control_bits_without_a_feature_are_reserved(bit):
-    """MCE, OSFXSR, OSXMMEXCPT, VMXE, SMXE, OSXSAVE, and all that came later."""
+    """OSFXSR, OSXMMEXCPT, VMXE, SMXE, OSXSAVE, and all that came later."""
     with LongGuest() as guest:
         guest.cpu.put(RAX, PAE | 1 << bit)
         assert guest.run("0f22e0 mov cr4, rax").vector == GP

@@ -1,4 +1,4 @@
-"""CPUID of a machine: its vCPUs are the cores of one package, and each knows its own number, if there are local APICs."""
+"""CPUID of a machine: its vCPUs are the cores of one package, and each knows its own number."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ def test_the_x2apic_leaf_tells_threads_then_cores_then_nothing(cpus, bits):
     assert cpuid(0xB, 0, cpus=cpus, irqchip="user") == (0, 1, 0x100, 0)
     assert cpuid(0xB, 1, cpus=cpus, irqchip="user") == (bits, cpus, 0x201, 0)
     assert cpuid(0xB, 2, cpus=cpus, irqchip="user") == (0, 0, 2, 0)
-
-
-def test_a_machine_without_local_apics_tells_of_none():
-    assert cpuid(0xB, 0, cpus=2, irqchip=None) == (0, 0, 0, 0)
-    assert cpuid(1, 0, cpus=2, irqchip=None)[3] & (1 << 9 | 1 << 28) == 0
 
 
 @pytest.mark.parametrize(("cpus", "ids"), [(1, 0), (3, 4), (4, 4)])

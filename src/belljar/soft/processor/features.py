@@ -107,7 +107,19 @@ def feature_named(name: str) -> Feature | None:
 
 
 ALWAYS = frozenset(
-    ("msr", "apic", "x2apic", "ht", "arat", "hypervisor", "osxsave", "ospke", "constant_tsc", "tsc_deadline_timer")
+    (
+        "msr",
+        "apic",
+        "x2apic",
+        "ht",
+        "arat",
+        "hypervisor",
+        "osxsave",
+        "ospke",
+        "constant_tsc",
+        "tsc_adjust",
+        "tsc_deadline_timer",
+    )
 )
 """Bits of CPUID that follow from the machine, from other features or from the guest's own doing."""
 

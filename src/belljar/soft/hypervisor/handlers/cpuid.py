@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from belljar.soft.processor.features import Feature
+
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
@@ -57,7 +59,9 @@ def cpuid(vcpu: SoftVcpu) -> None:
     if vcpu.has_chips:
         if leaf == FEATURES:
             ebx |= (vcpu.index & 0xFF) << APIC_ID_SHIFT
-            ecx |= X2APIC | TSC_DEADLINE
+            ecx |= X2APIC
+            if processor.has(Feature.TSC):
+                ecx |= TSC_DEADLINE
             if vcpu.apic_base & BASE_ENABLED:
                 edx |= APIC
             if len(vcpu.siblings) > 1:
@@ -72,7 +76,8 @@ def cpuid(vcpu: SoftVcpu) -> None:
     if leaf == FEATURES:
         ecx |= IN_A_GUEST
     elif leaf == STRUCTURED_FEATURES and not subleaf:
-        ebx |= TSC_ADJUST
+        if processor.has(Feature.TSC):
+            ebx |= TSC_ADJUST
     elif leaf == TSC_FREQUENCY:
         eax, ebx = vcpu.tsc.crystal_ratio()
     elif leaf == CPU_FREQUENCY:
