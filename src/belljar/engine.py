@@ -354,6 +354,9 @@ class Vcpu(Protocol):
     counts instructions, a nanosecond for each of them. Set, it goes on from there; only between runs. On other engines
     nothing can be set: FeatureUnsupported."""
 
+    def follow_host_clock(self, wanted: bool) -> None:
+        """Whether `clock_ns` goes on with the host's monotonic clock instead of instructions; FeatureUnsupported as above."""
+
     def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
         """An exception with the next entry, before the instruction at RIP; not during a run.
 

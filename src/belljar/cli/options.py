@@ -8,7 +8,7 @@ from belljar.boot import FORMATS
 from belljar.cli import values
 from belljar.cli.spec import Argument, Option
 from belljar.engine import ENGINES
-from belljar.machine.config import IRQCHIPS, PAGE_SIZES
+from belljar.machine.config import CLOCKS, IRQCHIPS, PAGE_SIZES
 from belljar.x86.modes import MODES
 
 GUEST = Argument("guest", completes_guests=True)
@@ -31,6 +31,12 @@ GUEST_OPTIONS = (
         "Whose interrupt chips the machine has, of which all vCPUs but the first wait for INIT and start-up IPI. "
         "Default: a multiboot kernel has them, with other guests all vCPUs start together and HLT ends one.",
         choices=IRQCHIPS,
+    ),
+    Option(
+        "--clock", "clock",
+        "What the guest's time follows: the host's clock, or on soft the instructions executed, which is its default: idle "
+        "time is skipped, and two runs are the same.",
+        choices=CLOCKS,
     ),
     Option(
         "--without", "without",
@@ -71,8 +77,8 @@ GUEST_OPTIONS = (
 )  # fmt: skip
 
 _PASSED_ON = (
-    "engine", "mode", "cpus", "irqchip", "tsc_khz", "hyperv", "load_gpa", "entry_gva", "format", "command_line", "modules",
-    "test_device",
+    "engine", "mode", "cpus", "irqchip", "clock", "tsc_khz", "hyperv", "load_gpa", "entry_gva", "format", "command_line",
+    "modules", "test_device",
 )  # fmt: skip
 
 

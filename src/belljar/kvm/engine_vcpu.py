@@ -442,6 +442,10 @@ class KvmVcpu:
         """Raises FeatureUnsupported."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
 
+    def follow_host_clock(self, wanted: bool) -> None:
+        """Raises FeatureUnsupported: it always does."""
+        raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+
     def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
         """KVM_SET_VCPU_EVENTS (`belljar.engine.Vcpu.inject_exception`)."""
         from belljar.kvm.injection import inject_exception  # few guests are given any

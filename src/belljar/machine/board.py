@@ -44,7 +44,7 @@ def attach_chips(machine: Machine) -> Bus:
         send_msi=machine.interrupts.signal_msi,
         connect_pit=connect_pit,
         ram=machine.config.memory_layout(),
-        start=int(time.time()) if machine.engine.threaded else DEFAULT_START,
+        start=int(time.time()) if machine.real_time else DEFAULT_START,
     )
     machine.pc.attach(bus)
     return bus
@@ -63,6 +63,10 @@ def _own_chips(machine: Machine, bus: Bus) -> OwnInterrupts:
         from belljar.machine.own_interrupts import OwnInterrupts
 
         own = OwnInterrupts(machine.cpus, bus, optional=machine.chips.optional)
+    elif machine.config.clock == "host":
+        from belljar.machine.host_turns import HostTurns
+
+        own = HostTurns(machine.cpus, bus, optional=machine.chips.optional)
     else:
         from belljar.machine.turn_interrupts import TurnInterrupts
 

@@ -30,6 +30,9 @@ MAX_CPUS = 64
 LOW_MEMORY_LIMIT = 0xC000_0000
 """Guest-physical addresses from here to 4 GiB belong to devices, as on a PC; memory beyond continues at 4 GiB."""
 
+CLOCKS = ("host", "instructions")
+"""What time in the guest follows: the host's clock, or the number of instructions executed (soft only, its default)."""
+
 IRQCHIPS = ("kernel", "split", "user")
 """Whose interrupt chips: the kernel's (8259 pair, IOAPIC, 8254, local APICs; KVM only), belljar's own, or of the kernel's
 only the local APICs."""
@@ -51,6 +54,8 @@ class MachineConfig:
     bring up the others. None: multiboot kernels get those of the engine, or else belljar's own; for other guests all vCPUs
     start together, and there are no chips on KVM and belljar's own on soft, where HLT still ends a vCPU that no timer of
     the machine could wake. Where there are chips there is the rest of a small PC (`belljar.devices.small_pc`).
+
+    `clock` is one of `CLOCKS`. In instruction time, idle time is skipped and two runs are the same.
 
     `test_device` adds what the images of the KVM unit tests expect (`belljar.devices.testdev`) in the place of the debug
     console at port 0xE9, puts the guest's name before its command line, and makes `memory` 128 MiB unless it is given.
@@ -89,6 +94,7 @@ class MachineConfig:
     output: Output | None = None
     input: Input | None = None
     irqchip: str | None = None
+    clock: str | None = None
     test_device: bool = False
     msr_handler: Callable[[ReadMsr | WriteMsr], int | None] | None = None
     hypercall_handler: Callable[[Hypercall], int | None] | None = None
@@ -130,6 +136,8 @@ class MachineConfig:
             raise ConfigurationError(
                 "the test device flushes pages, which mergeable memory cannot do", hint="leave one of them away"
             )
+        if self.clock is not None and self.clock not in CLOCKS:
+            raise ConfigurationError(f"there is no clock called {self.clock!r}", hint=f"clocks: {', '.join(CLOCKS)}")
         if self.cpl not in (None, 0, 3):
             raise ConfigurationError(f"a guest starts at CPL 0 or 3, not {self.cpl}")
         for name, value in (("load", self.load_gpa), ("entry", self.entry_gva)):

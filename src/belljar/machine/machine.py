@@ -386,6 +386,11 @@ class Machine:
 
     # -- giving back ---------------------------------------------------------------------------------------------
 
+    @property
+    def real_time(self) -> bool:
+        """Whether the guest's time is the host's; else it is a function of the instructions that were executed."""
+        return self.engine.threaded or self.config.clock == "host"
+
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this machine is closed")

@@ -13,7 +13,13 @@ def select_engine(config: MachineConfig) -> tuple[Engine, str]:
     if not isinstance(wanted, str):
         return wanted, ""
     if wanted != "auto":
-        return open_engine(wanted, without=config.without), ""
+        engine = open_engine(wanted, without=config.without)
+        if config.clock == "instructions" and not engine.counts_instructions:
+            engine.close()
+            raise FeatureUnsupported(
+                f"the {wanted} engine cannot count instructions", hint="--engine soft, or --clock host"
+            )
+        return engine, ""
     return _first(tuple(ENGINES), config, [])
 
 
@@ -36,7 +42,7 @@ def _first(names: tuple[str, ...], config: MachineConfig, rejected: list[str]) -
         except (EngineUnavailable, FeatureUnsupported) as error:
             rejected.append(f"{name}: {error.message}")
             continue
-        if config.count_instructions and not engine.counts_instructions:
+        if (config.count_instructions or config.clock == "instructions") and not engine.counts_instructions:
             engine.close()
             rejected.append(f"{name}: it cannot count instructions")
             continue

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from belljar.devices.bus import Bus
 from belljar.devices.clock import NEVER
+from belljar.engine import Vcpu
 from belljar.exits import Exit, ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import HLT, INTERRUPTED, IRQ_WINDOW_OPEN, Lockable, OwnInterrupts, Timekeeper
@@ -29,6 +30,7 @@ class TurnInterrupts(OwnInterrupts):
         self._turns = TurnLock(self._call)
         self._cpus = cpus
         self._attention = False
+        self._running: Vcpu | None = None
         self._own_seats = ()
         super().__init__(cpus, bus, optional=optional)
 
@@ -52,7 +54,7 @@ class TurnInterrupts(OwnInterrupts):
         if index < len(self._own_seats):
             seat = self._own_seats[index]
             seat.stale = True
-            running = self._time.running
+            running = self._running
             if running is not None and running is seat.cpu.vcpu:
                 running.kick()
 
@@ -118,6 +120,7 @@ class TurnInterrupts(OwnInterrupts):
                 if left is not None and left < budget:
                     budget = left
                 clock.enter(vcpu)
+                self._running = vcpu
                 try:
                     reason = vcpu.run(
                         seat.bus,
@@ -128,6 +131,7 @@ class TurnInterrupts(OwnInterrupts):
                     )
                 finally:
                     clock.leave(vcpu)
+                    self._running = None
                 if reason is INSTRUCTION_LIMIT and budget < NEVER >> 1:
                     clock.use_up(begin_ns + budget)
                 if left is not None:

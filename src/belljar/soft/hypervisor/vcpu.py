@@ -546,6 +546,10 @@ class SoftVcpu:
     def clock_ns(self, value: int) -> None:
         self.processor.tsc = value
 
+    def follow_host_clock(self, wanted: bool) -> None:
+        """Whether `clock_ns` goes on with the host's clock (`belljar.engine.Vcpu.follow_host_clock`)."""
+        self.processor.follow_host_clock(wanted)
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
         return self.processor.retired

@@ -405,7 +405,13 @@ class Processor:
 
     @tsc.setter
     def tsc(self, value: cython.ulonglong) -> None:
-        self.cpu.tsc_base = value - instructions_retired(self.cpu)
+        set_tsc(self.cpu, value)
+
+    def follow_host_clock(self, wanted: cython.bint) -> None:
+        """Whether the counter goes on with the host's monotonic clock, from what it shows, or with instructions."""
+        shown: u64 = read_tsc(self.cpu)
+        self.cpu.tsc_host = 1 if wanted else 0
+        set_tsc(self.cpu, shown)
 
     @property
     def cr2(self) -> int:

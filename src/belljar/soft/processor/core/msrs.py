@@ -186,7 +186,7 @@ def write_msr_system(cpu: cython.pointer(Cpu), index: u32, value: u64) -> cython
     """The MSRs below 0xC0000000: False if there is no such MSR, or not with such a value."""
     address_bad: cython.bint = not is_address(cpu, value)
     if index == MSR_TSC:
-        cpu.tsc_base = value - instructions_retired(cpu)
+        set_tsc(cpu, value)
     elif index == MSR_APIC_BASE:
         return write_apic_base(cpu, value)
     elif index == MSR_SYSENTER_CS:

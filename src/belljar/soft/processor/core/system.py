@@ -216,8 +216,16 @@ def op_hlt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def read_tsc(cpu: cython.pointer(Cpu)) -> u64:
-    """The time-stamp counter before any offset: it counts instructions, so that runs repeat exactly."""
-    return cpu.tsc_base + instructions_retired(cpu)
+    """The time-stamp counter before any offset: it counts instructions, so that runs repeat exactly, or nanoseconds."""
+    return cpu.tsc_base + (clock_ns() if cpu.tsc_host else instructions_retired(cpu))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def set_tsc(cpu: cython.pointer(Cpu), value: u64) -> cython.void:
+    """Have it go on from `value`."""
+    cpu.tsc_base = value - (clock_ns() if cpu.tsc_host else instructions_retired(cpu))
 
 
 @cython.cfunc

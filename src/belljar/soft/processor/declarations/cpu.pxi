@@ -100,7 +100,8 @@ ctypedef struct Cpu:
     u64 apic_base
     u64 misc_enable
     u64 debugctl
-    u64 tsc_base           # the time-stamp counter when no instruction had retired
+    u64 tsc_base           # the time-stamp counter when no instruction had retired; or when the host's clock was 0
+    u32 tsc_host           # it goes on with the host's monotonic clock instead of instructions
     u64 random             # state of the generator behind RDRAND and RDSEED; never 0
     u32 io_string          # the instruction asking vmx_io is INS or OUTS
     # --- the event under delivery: 0, or as in the VMCS's IDT-vectoring fields (SDM 3C 25.9.3)

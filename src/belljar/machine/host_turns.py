@@ -1,0 +1,93 @@
+"""Interrupt chips of a machine whose vCPUs run in turn, in the host's time: `--clock host`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from belljar.exits import Exit, ExitReason
+from belljar.machine.own_interrupts import (
+    HLT,
+    INTERRUPTED,
+    IRQ_WINDOW_OPEN,
+    OwnInterrupts,
+    Timekeeper,
+    TimekeepersClock,
+)
+from belljar.machine.seat import ACTIVE
+from belljar.machine.turn_interrupts import TurnInterrupts
+
+
+class HostTurns(TurnInterrupts):
+    """As `TurnInterrupts`, but timers and time-stamp counters follow the host's clock, and who idles waits for it."""
+
+    def _make_clock(self) -> Timekeeper:
+        self._host = TimekeepersClock(earlier=self._earlier)
+        return self._host
+
+    def _earlier(self) -> None:
+        if self._running is not None:
+            self._running.kick()  # it was to run until what was due first
+
+    def begin(self, *, again: bool) -> None:
+        """As `OwnInterrupts.begin`."""
+        super().begin(again=again)
+        for cpu in self._cpus:
+            cpu.vcpu.follow_host_clock(True)
+            cpu.vcpu.clock_ns = self._host.now_ns()
+
+    def end(self) -> None:
+        """As `OwnInterrupts.end`."""
+        super().end()
+        for cpu in self._cpus:
+            cpu.vcpu.follow_host_clock(False)
+            cpu.vcpu.clock_ns = self._host.now_ns()
+
+    def _run(
+        self,
+        index: int,
+        deadline_ns: int | None,
+        instructions: int | None,
+        over: Callable[[], bool],
+        observer: Callable[[Exit], None] | None,
+        single_exit: bool,
+        patient: bool,
+    ) -> ExitReason | None:
+        seat, clock, turns, left = self._own_seats[index], self._host, self._turns, instructions
+        vcpu = seat.cpu.vcpu
+        with turns:
+            while True:
+                clock.run_due()
+                if turns.callers or self._attention:
+                    self._attend()
+                if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
+                    return INTERRUPTED
+                if (seat.stale or seat.activity is not ACTIVE) and not seat.prepare():
+                    if self.all_asleep():
+                        return HLT
+                    if not patient:
+                        return None
+                    self.rest(self._until(0, deadline_ns))
+                    continue
+                until_ns = self._until(0, deadline_ns)
+                self._running, before = vcpu, vcpu.instructions_retired()
+                try:
+                    reason = vcpu.run(
+                        seat.bus, deadline_ns=until_ns, instructions=left, single_exit=single_exit, observer=observer
+                    )
+                finally:
+                    self._running = None
+                if left is not None:
+                    left -= vcpu.instructions_retired() - before
+                if reason is HLT or reason is IRQ_WINDOW_OPEN or reason is INTERRUPTED:
+                    seat.came_back(reason)
+                else:
+                    return reason
+
+    def rest(self, until_ns: int | None) -> None:
+        """Wait for the next timer, a wake-up or the time limit."""
+        OwnInterrupts.rest(self, until_ns)
+
+    def all_asleep(self) -> bool:
+        """As `OwnInterrupts.all_asleep`."""
+        return OwnInterrupts.all_asleep(self)
