@@ -10,6 +10,7 @@ from belljar.platform import Platform
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of, bitmap_of_unknown
+from belljar.soft.hypervisor.requests import Requests
 from belljar.soft.hypervisor.shared import Shared
 from belljar.soft.hypervisor.tsc import check_khz
 from belljar.soft.hypervisor.vcpu import SoftVcpu
@@ -70,6 +71,7 @@ class SoftVm:
         self.memory = HostMemory()
         self.mmu = Mmu(self.memory)
         self.vcpus: list[SoftVcpu] = []
+        self.requests = Requests(self.vcpus)
         self._msr_bitmap_hpa = self.mmu.pool.take()
         self.memory.write(self._msr_bitmap_hpa, bitmap_of(frozenset()))
         self.shared = Shared(self.mmu)
@@ -80,12 +82,12 @@ class SoftVm:
     def map(self, region: MemoryRegion) -> None:
         """Make a region guest-physical memory. Raises EngineError if it overlaps another or lies too high."""
         self._check_open()
-        self.mmu.add(region)
+        self.requests.perform(lambda: self.mmu.add(region))
 
     def unmap(self, region: MemoryRegion) -> None:
         """Take it away again. Harmless if it is not mapped."""
         self._check_open()
-        self.mmu.remove(region)
+        self.requests.perform(lambda: self.mmu.remove(region))
 
     def create_vcpu(self, index: int) -> SoftVcpu:
         """A vCPU in the state after reset, with every feature of the soft processor that is not switched off."""
@@ -95,6 +97,7 @@ class SoftVm:
             vcpu.processor.switch_features(self._features_off)
         vcpu.processor.seed_random(random_state(self._seed, index))
         vcpu.siblings = self.vcpus
+        vcpu.requests = self.requests
         if self._has_chips:
             vcpu.has_chips = True
             vcpu.want(Primary.CR8_LOAD, True)
@@ -162,7 +165,20 @@ class SoftVm:
     def flush_page(self, gpa: int) -> None:
         """Take the page, or the large one that it is part of, out of the EPT tables."""
         self._check_open()
-        self.mmu.forget(gpa)
+
+        def forget() -> None:
+            self.mmu.forget(gpa)
+            self._forget_translations()
+
+        self.requests.perform(forget)
+
+    def flush(self) -> None:
+        """What the host wrote into page tables and code is seen before every vCPU's next instruction. From any thread."""
+        self._check_open()
+        self.requests.perform(self._forget_translations)
+
+    def _forget_translations(self) -> None:
+        self.memory.host_changed()
         for vcpu in self.vcpus:
             vcpu.processor.invept()
 
@@ -196,9 +212,13 @@ class SoftVm:
             if only is None
             else bitmap_of(frozenset((*others, *only)))
         )
-        self.memory.write(self._msr_bitmap_hpa, page)
-        for vcpu in self.vcpus:
-            vcpu.exiting_msrs = range(1 << 32) if only is None else frozenset((*others, *only))
+
+        def change() -> None:
+            self.memory.write(self._msr_bitmap_hpa, page)
+            for vcpu in self.vcpus:
+                vcpu.exiting_msrs = range(1 << 32) if only is None else frozenset((*others, *only))
+
+        self.requests.perform(change)
 
     def exit_on_hypercalls(self) -> None:
         """Every VMCALL at CPL0."""

@@ -45,6 +45,8 @@ class Reason(IntEnum):
     """What stands behind the window raised an exception."""
     PAUSE_IDLE = 0x10004
     """The guest is not active, and nothing that the processor knows of will wake it."""
+    PAUSE_REQUEST = 0x10007
+    """Another thread wants something done before the guest goes on."""
     PAUSE_LIMIT = 0x10006
     """The budget of `enter_exactly` is used up, and nothing else happened."""
     PAUSE_DEBUG = 0x10005

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
@@ -18,6 +19,7 @@ from belljar.soft.hypervisor.handlers.ends import stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.reasons import Reason
+from belljar.soft.hypervisor.requests import Requests
 from belljar.soft.hypervisor.shared import Shared
 from belljar.soft.hypervisor.start import check_pages, start_special
 from belljar.soft.hypervisor.tsc import GuestTsc
@@ -115,6 +117,10 @@ class SoftVcpu:
         self.has_chips = False
         self.siblings: Sequence[SoftVcpu] = (self,)
         """The VM's vCPUs, this one among them: the cores of one package."""
+        self.requests = Requests((self,))
+        """The VM's; of what other threads ask for."""
+        self.runner = 0
+        """Which thread is in `run`, beyond its shortest way; 0: none."""
         self.nmis = 0
         self.put_off: int | None = None
         self._machine_checks: MachineChecks | None = None
@@ -141,20 +147,20 @@ class SoftVcpu:
 
     def get_registers(self) -> Registers:
         """The general registers, RIP and RFLAGS."""
-        return state.get_registers(self._open())
+        return state.get_registers(self._settled())
 
     def set_registers(self, registers: Registers) -> None:
         """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
         self._refuse_waiting()
-        state.set_registers(self._open(), registers)
+        state.set_registers(self._settled(), registers)
 
     def get_special(self) -> SpecialRegisters:
         """Segments, tables, control registers, EFER."""
-        return state.get_special(self._open())
+        return state.get_special(self._settled())
 
     def set_special(self, special: SpecialRegisters) -> None:
         """Set all of them as given. Raises EngineError for what no processor could be in."""
-        processor = self._open()
+        processor = self._settled()
         self._refuse_waiting()
         state.set_special(processor, special)
         if state.uses_pdptes(special):
@@ -172,13 +178,13 @@ class SoftVcpu:
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that the processor does not have are left out."""
-        self._open()
+        self._settled()
         found = ((index, msr_access.read(self, index)) for index in indices)
         return {index: value for index, value in found if value is not None}
 
     def set_msrs(self, values: Mapping[int, int]) -> None:
         """Set MSRs; raises FeatureUnsupported naming the first that the processor refuses."""
-        self._open()
+        self._settled()
         for index, value in values.items():
             if not 0 <= index < 1 << 32 or not 0 <= value < 1 << 64:
                 raise ConfigurationError(f"MSR {index:#x} cannot hold {value:#x}")
@@ -213,7 +219,7 @@ class SoftVcpu:
 
     def set_debug(self, control: DebugControl) -> None:
         """What to stop for from the next run on: single step, and any number of breakpoints and watchpoints."""
-        self._open().watch(
+        self._settled().watch(
             list(control.breakpoints_gva), [(point.gva, point.size, point.on_read) for point in control.watchpoints]
         )
         self.debug = control
@@ -252,14 +258,20 @@ class SoftVcpu:
                     return LIMIT_REACHED
             else:
                 self.memory.host_changed()
-            if bus is not self.bus:
-                self.bus = self.window.bus = bus
-            self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
-            if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
-                return self.end(self.interrupted)  # a run of single exits never gets to look below
-            if instructions is None and not self._careful:
-                return self._run_freely(deadline_ns)
-            return self._run_counting(deadline_ns, instructions, begun)
+            self.runner = get_ident()
+            try:
+                if self.requests.waiting:
+                    self.requests.serve()
+                if bus is not self.bus:
+                    self.bus = self.window.bus = bus
+                self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
+                if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+                    return self.end(self.interrupted)  # a run of single exits never gets to look below
+                if instructions is None and not self._careful:
+                    return self._run_freely(deadline_ns)
+                return self._run_counting(deadline_ns, instructions, begun)
+            finally:
+                self.runner = 0
         except VmxError as error:
             raise self._failed(error) from None
 
@@ -550,6 +562,16 @@ class SoftVcpu:
         """Whether `clock_ns` goes on with the host's clock (`belljar.engine.Vcpu.follow_host_clock`)."""
         self.processor.follow_host_clock(wanted)
 
+    @property
+    def runs(self) -> bool:
+        """Whether some thread executes the guest, or serves its exits."""
+        return not self._closed and (self.runner != 0 or self.processor.entered)
+
+    def request(self) -> None:
+        """Have whoever runs this vCPU look at `requests` before another instruction. From any thread."""
+        if not self._closed:
+            self.processor.request()
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
         return self.processor.retired
@@ -582,6 +604,14 @@ class SoftVcpu:
     def exit_counts(self) -> dict[ExitReason, int]:
         """How often this vCPU came back, by reason, since it was made; zero counts left out."""
         return self.log.by_reason(self._port_accesses if self._closed else self.processor.port_accesses)
+
+    def _settled(self) -> Processor:
+        """For looking at state, or changing it: nobody else may be at it."""
+        if self.runner and self.runner != get_ident():
+            raise EngineError(
+                f"vCPU {self.index} is running on another thread", hint="stop it before looking at its state"
+            )
+        return self._open()
 
     def _open(self) -> Processor:
         if self._closed:

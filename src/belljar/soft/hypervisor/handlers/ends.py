@@ -38,6 +38,11 @@ def idle(vcpu: SoftVcpu) -> ExitReason:
     return vcpu.end(vcpu.halted)
 
 
+def request(vcpu: SoftVcpu) -> None:
+    """Another thread wants something done."""
+    vcpu.requests.serve()
+
+
 def triple_fault(vcpu: SoftVcpu) -> ExitReason:
     """Shutdown."""
     return vcpu.end(Shutdown(vcpu.index))

@@ -43,6 +43,7 @@ _BY_REASON: dict[int, Handler] = {
     Reason.NMI_WINDOW: ends.nmi_window,
     Reason.PAUSE_DEBUG: ends.debug,
     Reason.PAUSE_BUDGET: ends.nothing,
+    Reason.PAUSE_REQUEST: ends.request,
     Reason.PAUSE_EMULATED: ends.nothing,
 }
 

@@ -223,8 +223,10 @@ class Processor:
         if cpu.vmcs == cython.NULL:
             raise VmxError(ERROR_INVALID)
         self.memory.check_open()
+        cpu.entered = 1
         with cython.nogil:
             error = enter_guest(cpu, budget)
+        cpu.entered = 0
         if error:
             raise self.failed(error)
         return cpu.exit_reason
@@ -241,8 +243,12 @@ class Processor:
         if budget <= SHORT_RUN:  # over before another thread could be glad of the lock
             error = enter_guest(cpu, budget)
         else:
+            cpu.entered = 1
             with cython.nogil:
                 error = enter_guest(cpu, budget)
+            cpu.entered = 0
+            if unlikely(cpu.kicked & KICK_REQUEST) and cpu.exit_reason == PAUSE_BUDGET and not error:
+                take_request(cpu)  # whoever saw the guest execute counts on it
         if error:
             raise self.failed(error)
         if cpu.exit_reason == PAUSE_BUDGET and cpu.retired + cpu.charged - self.started == cython.cast(u64, budget):
@@ -287,6 +293,15 @@ class Processor:
     def kick(self) -> None:
         """An external interrupt: end the present run, or else the next one. From any thread."""
         fetch_or32(cython.address(self.cpu.kicked), KICK_HOST)
+
+    def request(self) -> None:
+        """Have the present or next `enter` come back with PAUSE_REQUEST before another instruction. From any thread."""
+        fetch_or32(cython.address(self.cpu.kicked), KICK_REQUEST)
+
+    @property
+    def entered(self) -> bool:
+        """Whether a thread executes the guest at this moment, without Python's lock."""
+        return self.cpu.entered != 0
 
     @property
     def exit_qualification(self) -> int:

@@ -87,6 +87,8 @@ def vmx_events(cpu: cython.pointer(Cpu)) -> cython.int:
         return request_exit(cpu, PAUSE_FAILED if cpu.window_failed else PAUSE_EMULATED, 0)
     if not cpu.in_guest:
         return vmx_idle(cpu)
+    if unlikely(cpu.kicked & KICK_REQUEST) and cpu.window == cython.NULL:
+        return take_request(cpu)
     if cpu.events & EVENT_MTF and cpu.retired != cpu.entry_retired:
         return request_exit(cpu, EXIT_REASON_MONITOR_TRAP, 0)
     if cpu.primary_controls & PRIMARY_NMI_WINDOW and not shadow | cpu.interruptibility & BLOCKED_NMI:

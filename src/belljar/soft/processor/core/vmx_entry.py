@@ -206,12 +206,24 @@ def inject(cpu: cython.pointer(Cpu), info: u32) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def take_request(cpu: cython.pointer(Cpu)) -> cython.int:
+    """Come back so that the hypervisor can do what another thread asked for. Answers EXIT."""
+    fetch_and32(cython.address(cpu.kicked), ~cython.cast(u32, KICK_REQUEST))
+    return request_exit(cpu, PAUSE_REQUEST, 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def enter_guest(cpu: cython.pointer(Cpu), budget: i64) -> u32:
     """VMLAUNCH or VMRESUME, and run `budget` instructions at most: a VM-instruction error, or 0 with cpu.exit_reason."""
     vmcs: cython.pointer(Vmcs) = cpu.vmcs
     status: cython.int = NEXT
     info: u32
     error: u32
+    if unlikely(cpu.kicked & KICK_REQUEST) and cpu.window == cython.NULL:  # before an event is injected, too
+        take_request(cpu)
+        return 0
     if unlikely(not vmcs.checked):
         error = load_controls(cpu)
         if error:

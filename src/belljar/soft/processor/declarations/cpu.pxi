@@ -143,6 +143,7 @@ ctypedef struct Cpu:
     u64 exit_linear
     u64 entry_payload      # CR2 or DR6 bits of the exception that the next entry injects
     u32 entry_has_payload
+    u32 entered            # a guest executes while Python does not know
     u32 exit_length
     u32 exit_information   # VM-exit instruction information
     u32 exit_interruption  # VM-exit interruption information

@@ -178,6 +178,7 @@ cdef enum:  # basic exit reasons (SDM 3D appendix C), and above 16 bits what is 
     PAUSE_KICKED = 0x10003      # kick() without external-interrupt exiting
     PAUSE_DEBUG = 0x10005       # a breakpoint or watchpoint of the host's
     PAUSE_LIMIT = 0x10006       # enter_exactly(): the whole budget, and nothing else
+    PAUSE_REQUEST = 0x10007     # request(): another thread wants something done before the guest goes on
     PAUSE_IDLE = 0x10004        # not active, and nothing that the processor knows of will wake it
 
 cdef enum:  # VM-execution controls that the processor looks at (SDM 3C 25.6)
@@ -251,6 +252,7 @@ cdef enum:
     PHYSICAL_BITS = 46          # MAXPHYADDR (SDM 3A 4.1.4)
     KICK_HOST = 1               # bits of cpu.kicked: somebody outside wants the processor
     KICK_WINDOW = 2             # a device was touched through the window
+    KICK_REQUEST = 4            # request()
     LAPS_PER_LOOK = 255         # mask: every so many rounds of the run loop it looks at the clock
     PATIENCE_NS = 5000000       # how long run_guest stays away at most, roughly
     SHORT_RUN = 64              # instructions
