@@ -400,6 +400,30 @@ over:
         assert machine.cpu["r15"] == 0
 
 
+def test_apic_registers_of_an_x2apic() -> None:
+    text = """
+main:
+    gate 0x40, handler
+    mov ecx, 0x1B                       # IA32_APIC_BASE: x2APIC mode
+    rdmsr
+    or eax, 0xC00
+    wrmsr
+    wrmsr64 0x40000071, 0x4040, 0       # to APIC id 0
+    rdmsr64 0x40000071, r14
+    sti
+    chance
+    cli
+    done
+handler:
+    say 'h'
+    wrmsr64 0x40000070, 0
+    iretq
+"""
+    with ran(text) as machine:
+        assert machine.console == b"h"
+        assert machine.cpu["r14"] == 0x4040
+
+
 def test_reset_ends_the_run() -> None:
     with Machine(guest(PRELUDE + "main:\n    wrmsr64 0x40000003, 1\nl:  jmp l\n"), **OPTIONS) as machine:
         assert machine.run(timeout=10).end is End.RESET

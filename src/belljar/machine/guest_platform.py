@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from belljar.devices.apic_message import ApicMessage
 from belljar.devices.clock import Timer
@@ -62,8 +62,11 @@ class LapicFace:
         return self._lapic.icr
 
     def write_icr(self, value: int) -> None:
-        """Both halves, the upper first, as the xAPIC's."""
+        """At once, as an x2APIC's, or both halves, the upper first, as an xAPIC's."""
         with self._lock:
+            if self._lapic.x2apic:
+                self._lapic.write_icr(value)
+                return
             self._lapic.write(Reg.ICR_HIGH, value >> 32)
             self._lapic.write(Reg.ICR, value & 0xFFFF_FFFF)
 
@@ -88,13 +91,12 @@ class GuestPlatform:
         self._own = own
         self._start_ns = start_s * NS_PER_SECOND
         self._reset = reset
-        self._lapics: dict[int, LapicFace] = {}
         self.now_ns = own.clock.now_ns
 
     @property
     def cpus(self) -> int:
-        """How many vCPUs there are."""
-        return len(self._own.seats)
+        """How many vCPUs there are; the highest index, and one, where some were taken away."""
+        return max(self._own.chips.lapics) + 1
 
     def wall_ns(self) -> int:
         """The time of day that the machine believes in."""
@@ -107,10 +109,7 @@ class GuestPlatform:
 
     def local_apic(self, index: int) -> LapicFace:
         """A vCPU's local APIC."""
-        face = self._lapics.get(index)
-        if face is None:
-            face = self._lapics[index] = LapicFace(self._own.chips.lapics[index], self._own.lock)
-        return face
+        return LapicFace(self._own.chips.lapics[index], self._own.lock)
 
     def send_ipi(self, apic_id: int, vector: int, delivery: int, level_triggered: bool) -> bool:
         """A message over the APIC bus."""
@@ -120,15 +119,19 @@ class GuestPlatform:
 
     def unhalt(self, index: int) -> None:
         """Have a vCPU go on behind its HLT."""
-        seat = self._own.seats[index]
-        if isinstance(seat, Seat):
+        for seat in self._seats(index):
             seat.unhalt()
 
     def watch_entries(self, index: int, hooks: EntryHooks) -> None:
         """Tell `hooks` of a vCPU's runs."""
-        seat = self._own.seats[index]
-        if isinstance(seat, Seat):
+        for seat in self._seats(index):
             seat.hooks = hooks
+
+    def _seats(self, index: int) -> Iterator[Seat]:
+        """That of a vCPU, if it is there."""
+        for seat in self._own.seats:
+            if isinstance(seat, Seat) and seat.cpu.index == index:
+                yield seat
 
     def reset(self, index: int) -> None:
         """The guest asks for a reset, which is the whole machine's."""

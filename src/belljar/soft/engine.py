@@ -101,6 +101,8 @@ class SoftVm:
         if self._has_chips:
             vcpu.has_chips = True
             vcpu.want(Primary.CR8_LOAD, True)
+        if self.shared.platform is not None:
+            vcpu.tsc.now = self.shared.platform.now_ns
         if self._tsc_khz is not None:
             vcpu.tsc.set_khz(self._tsc_khz)
         self.vcpus.append(vcpu)
