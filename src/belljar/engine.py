@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from belljar.errors import ConfigurationError
 from belljar.exits import Exit, ExitReason
-from belljar.platform import Platform
 from belljar.records import dataclass
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
 if TYPE_CHECKING:
+    from belljar.platform import HypervConnections, Platform, TimeStampCounter
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 
@@ -183,41 +183,6 @@ class ExitWatch(Protocol):
 
     def msr(self, vcpu: int, msr: int, write: bool, value: int, done: bool) -> None:
         """RDMSR or WRMSR of a 64-bit value; not `done`: it was refused with an exception."""
-
-
-class HypervConnections(Protocol):
-    """The other ends of Hyper-V's connections: which source (SINT) of which vCPU's SynIC gets what is sent there (TLFS 11.5).
-
-    What cannot be (no such vCPU, no such source) is ignored.
-    """
-
-    def signal(self, vcpu: int, sint: int) -> None:
-        """Raise a source's interrupt."""
-
-    def connect_messages(self, connection: int, vcpu: int, sint: int) -> None:
-        """Messages that guests post to `connection` go to the slot of a source."""
-
-    def disconnect_messages(self, connection: int) -> None:
-        """Not any more."""
-
-    def connect_events(self, connection: int, vcpu: int, sint: int) -> None:
-        """Events that guests signal on `connection` set the flag of that number at a source."""
-
-    def disconnect_events(self, connection: int) -> None:
-        """Not any more."""
-
-
-class TimeStampCounter(Protocol):
-    """What a guest sees of time by RDTSC, as a function of the machine's clock."""
-
-    changed: list[Callable[[], None]]
-    """Called when it jumps, or changes its frequency."""
-
-    def read(self) -> int:
-        """The counter now, 64 bits."""
-
-    def ns_at(self, value: int) -> int:
-        """The machine's time when it first shows `value` or more: now if it does already."""
 
 
 class Vcpu(Protocol):

@@ -1,7 +1,8 @@
-"""What an engine that serves paravirtual interfaces itself needs of the machine around it: time, and local APICs.
+"""Between a machine and an engine that serves its guests' paravirtual interfaces itself: what each needs of the other.
 
-The soft engine's hypervisor consumes these protocols; a machine with interrupt chips of its own satisfies them
-(`belljar.machine.guest_platform`). KVM's kernel side needs none of it.
+`Platform` and what it gives are the machine's: time, and local APICs. The soft engine's hypervisor consumes them; a machine
+with interrupt chips of its own satisfies them (`belljar.machine.guest_platform`), and KVM's kernel side needs none of it.
+`TimeStampCounter` and `HypervConnections` are the engine's.
 """
 
 from __future__ import annotations
@@ -102,3 +103,38 @@ class Platform(Protocol):
 
     def reset(self, index: int) -> None:
         """The guest on this vCPU asks for a reset of the machine."""
+
+
+class HypervConnections(Protocol):
+    """The other ends of Hyper-V's connections: which source (SINT) of which vCPU's SynIC gets what is sent there (TLFS 11.5).
+
+    What cannot be (no such vCPU, no such source) is ignored.
+    """
+
+    def signal(self, vcpu: int, sint: int) -> None:
+        """Raise a source's interrupt."""
+
+    def connect_messages(self, connection: int, vcpu: int, sint: int) -> None:
+        """Messages that guests post to `connection` go to the slot of a source."""
+
+    def disconnect_messages(self, connection: int) -> None:
+        """Not any more."""
+
+    def connect_events(self, connection: int, vcpu: int, sint: int) -> None:
+        """Events that guests signal on `connection` set the flag of that number at a source."""
+
+    def disconnect_events(self, connection: int) -> None:
+        """Not any more."""
+
+
+class TimeStampCounter(Protocol):
+    """What a guest sees of time by RDTSC, as a function of the machine's clock."""
+
+    changed: list[Callable[[], None]]
+    """Called when it jumps, or changes its frequency."""
+
+    def read(self) -> int:
+        """The counter now, 64 bits."""
+
+    def ns_at(self, value: int) -> int:
+        """The machine's time when it first shows `value` or more: now if it does already."""

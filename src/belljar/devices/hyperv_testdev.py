@@ -6,9 +6,10 @@ A write of 32 bits is a command: source (SINT) in bits 7 to 0, vCPU in 15 to 8, 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from belljar.engine import HypervConnections
+if TYPE_CHECKING:
+    from belljar.platform import HypervConnections
 
 PORT = 0x3000
 

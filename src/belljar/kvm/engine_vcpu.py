@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage, TimeStampCounter
+from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -42,6 +42,7 @@ from belljar.x86.state import CpuState, Registers, SpecialRegisters
 if TYPE_CHECKING:
     from belljar.kvm.engine import KvmVm
     from belljar.kvm.vcpu import Vcpu
+    from belljar.platform import TimeStampCounter
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from belljar.engine import ChipRegisters, HypervConnections, MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
-from belljar.platform import Platform
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of, bitmap_of_unknown
@@ -17,6 +17,9 @@ from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
 from belljar.soft.processor.features import Feature, off_mask
 from belljar.x86.msr import Msr
+
+if TYPE_CHECKING:
+    from belljar.platform import HypervConnections, Platform
 
 SPLITMIX_STEP = 0x9E3779B97F4A7C15
 SPLITMIX_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
