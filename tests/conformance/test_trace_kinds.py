@@ -156,6 +156,25 @@ handler:
     assert ("vcpu0", "irq", "lapic: vector 0x50 requested, from ipi from cpu 0") in lines
 
 
+def test_nmi_is_shown_from_its_request_to_its_delivery() -> None:
+    text = """
+main:
+    gate 2, handler
+    lapic 0x310, 0
+    lapic 0x300, 0x4400         # NMI to APIC 0
+    chance
+    done
+handler:
+    say 'n'
+    iretq
+"""
+    lines, _ = traced({"irq"}, guest(text), "soft", "user")
+    texts = [text for _, _, text in lines]
+    assert texts[0] == "sends nmi edge to apic 0x0, from ipi from cpu 0"
+    assert texts[1] == "lapic: nmi requested, from ipi from cpu 0"
+    assert texts[2].startswith("lapic: vector 0x02 delivered after ")
+
+
 def test_soft_shows_msrs_and_cpuid_with_names_and_answers() -> None:
     lines, notes = traced({"msr", "cpuid"}, guest(MSRS_AND_CPUID), "soft", "user")
     assert notes == []

@@ -117,11 +117,17 @@ def test_spurious_interrupts_are_counted_by_chip() -> None:
     assert (entry.source, entry.vector, entry.spurious, entry.count) == ("lapic", 0xFF, 1, 0)
 
 
-def test_nmi_counts_and_has_no_latency() -> None:
-    _, chips = chips_of(2)
-    chips.deliver(ApicMessage(0, DeliveryMode.NMI, 1, source="watchdog"))
+def test_nmis_are_counted_when_they_are_taken() -> None:
+    clock, chips = chips_of(2)
+    lapic = chips.lapics[1]
+    for _ in range(3):
+        chips.deliver(ApicMessage(0, DeliveryMode.NMI, 1, source="watchdog"))
+    clock.advance(70)
     entry = only(chips)
-    assert (entry.source, entry.vector, entry.by_cpu, entry.latency.count) == ("watchdog", 2, {1: 1}, 0)
+    assert (entry.source, entry.vector, entry.raised, entry.merged, entry.count) == ("watchdog", 2, 3, 1, 0)
+    while lapic.signals.take_nmi():
+        lapic.nmi_taken()
+    assert (entry.by_cpu, entry.latency.min_ns, entry.latency.max_ns) == ({1: 2}, 70, 70)
 
 
 def test_message_to_nobody_is_lost() -> None:

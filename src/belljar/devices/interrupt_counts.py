@@ -51,10 +51,6 @@ class InterruptCount:
             by_cpu[cpu] = 1
         self.latency.add(latency_ns)
 
-    def taken_at_once(self, cpu: int) -> None:
-        """It went to a vCPU in a way that nobody timed (NMI)."""
-        self.by_cpu[cpu] = self.by_cpu.get(cpu, 0) + 1
-
 
 class InterruptCounts:
     """Every interrupt of a machine, by source and vector. `watch` is told of each event as it happens, if there is one."""

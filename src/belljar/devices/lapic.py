@@ -95,6 +95,7 @@ class Lapic:
         self.vectors = VectorState()
         self.timer = ApicTimer(clock, self._timer_expired, tsc=tsc, bus_period_ns=bus_period_ns)
         self._waiting: dict[int, tuple[InterruptCount, int]] = {}
+        self._nmis: list[tuple[InterruptCount, int]] = []
         self._lint_level = [False, False]
         self.extint = False
         """An ExtINT message came over the APIC bus and was not taken yet."""
@@ -287,11 +288,7 @@ class Lapic:
             name = DeliveryMode(delivery).name.lower()
             self._counts.watch.signal(self.apic_id, name, message.source, message.vector)
         if delivery == DeliveryMode.NMI:
-            if self._counts is not None:
-                entry = self._counts.entry(message.source, Vector.NMI)
-                entry.raised += 1
-                entry.taken_at_once(self.apic_id)
-            self.signals.raise_nmi()
+            self._raise_nmi(message.source)
         elif delivery == DeliveryMode.INIT:
             if message.asserted:  # de-assert only synchronizes arbitration ids, which there are none of any more
                 self.signals.raise_init()
@@ -305,6 +302,26 @@ class Lapic:
         else:
             return False
         return True
+
+    def _raise_nmi(self, source: str) -> None:
+        before = self.signals.nmis
+        self.signals.raise_nmi()
+        if self._counts is not None:
+            entry = self._counts.entry(source, Vector.NMI)
+            entry.raised += 1
+            if self.signals.nmis > before:
+                self._nmis.append((entry, self._clock.now_ns()))
+            else:
+                entry.merged += 1
+
+    def nmi_taken(self) -> None:
+        """The vCPU has taken one of `signals`' NMIs."""
+        if self._nmis and self._counts is not None:
+            entry, since_ns = self._nmis.pop(0)
+            latency_ns = self._clock.now_ns() - since_ns
+            entry.taken(self.apic_id, latency_ns)
+            if self._counts.watch is not None:
+                self._counts.watch.taken(self.apic_id, "lapic", Vector.NMI, entry.source, latency_ns)
 
     def accept(self, vector: int, level_triggered: bool, source: str) -> bool:
         """A fixed interrupt; False if the APIC is off or the vector illegal."""
@@ -567,6 +584,7 @@ class Lapic:
         self._lint_level = [bool(level) for level in state["lint"]]
         self.lvt = {int(register): entry for register, entry in zip(self._lvt_registers, state["lvt"], strict=True)}
         self._waiting.clear()
+        self._nmis.clear()
         self.vectors.restore(state["vectors"])
         self.timer.restore(state["timer"])
         self.signals.restore(state["signals"])

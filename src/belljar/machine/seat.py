@@ -158,6 +158,7 @@ class Seat:
         nmi = signals.nmi
         while signals.take_nmi():
             self.cpu.vcpu.inject_nmi()
+            self.lapic.nmi_taken()
             self.activity = ACTIVE
         return nmi
 

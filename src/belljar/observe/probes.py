@@ -5,6 +5,9 @@ A kernel may accept a mode and not run it, or emulate what others run natively; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from belljar.engine import Engine
 from belljar.errors import BelljarError
 from belljar.exits import ExitReason
@@ -121,7 +124,7 @@ def instruction_probes(engine: Engine) -> list[FeatureProbe]:
 
 def feature_probes(engine: Engine) -> list[FeatureProbe]:
     """Use what debuggers and devices need, in real mode, which runs everywhere."""
-    probes = (
+    probes: tuple[tuple[str, Callable[[Engine], bool]], ...] = (
         ("single step", _step),
         ("execution breakpoint", _breakpoint),
         ("data watchpoint", _watchpoint),
@@ -131,6 +134,7 @@ def feature_probes(engine: Engine) -> list[FeatureProbe]:
         ("instruction limit", _instructions),
         ("collected port writes", _batching),
         ("KVM_TRANSLATE", _translate),
+        *((f"interrupts, --irqchip {which}", partial(_interrupts, which)) for which in engine.chips),
     )
     found = []
     for name, probe in probes:
@@ -191,6 +195,11 @@ def _batching(engine: Engine) -> bool:
     with _real(engine, b"\xb9\x00\x02\xe6\xe9\xe2\xfc\xf4") as machine:  # mov cx, 512; out 0xe9, al; loop; hlt
         machine.run(timeout=TIMEOUT)
         return machine.vm is not None and machine.vm.batched_writes() > 0
+
+
+def _interrupts(which: str, engine: Engine) -> bool:
+    with Machine("tick", engine=engine, irqchip=which) as machine:
+        return machine.run(timeout=TIMEOUT).end is End.HALT and machine.console == b"ttt\n"
 
 
 def _translate(engine: Engine) -> bool:

@@ -42,18 +42,14 @@ class InterruptTrace:
     def message(self, message: ApicMessage) -> None:
         """A message to local APICs."""
         via, self._via = self._via, ""
-        kind = DeliveryMode(message.delivery).name.lower().replace("_", "-")
+        what = _meaning(message)
         trigger = "level" if message.level_triggered else "edge"
         where = "all" if message.broadcast else f"{'logical' if message.logical else 'apic'} {message.destination:#x}"
-        self._lines(
-            NO_CPU, KIND, f"{via}sends vector {message.vector:#04x} {kind} {trigger} to {where}, from {message.source}"
-        )
+        self._lines(NO_CPU, KIND, f"{via}sends {what} {trigger} to {where}, from {message.source}")
 
     def undelivered(self, message: ApicMessage) -> None:
         """Nobody was there."""
-        self._lines(
-            NO_CPU, KIND, f"vector {message.vector:#04x} lost: no local APIC has that address, from {message.source}"
-        )
+        self._lines(NO_CPU, KIND, f"{_meaning(message)} lost: no local APIC has that address, from {message.source}")
 
     def request(self, cpu: int, vector: int, source: str, outcome: Outcome) -> None:
         """A local APIC got it."""
@@ -77,3 +73,13 @@ class InterruptTrace:
     def ended(self, cpu: int, chip: str, vector: int) -> None:
         """End of interrupt."""
         self._lines(cpu if cpu >= 0 else NO_CPU, KIND, f"{chip}: vector {vector:#04x} ended")
+
+
+def _meaning(message: ApicMessage) -> str:
+    """A vector and how it is delivered, or what else the message means."""
+    kind = DeliveryMode(message.delivery).name.lower().replace("_", "-")
+    if message.delivery <= DeliveryMode.LOWEST_PRIORITY:
+        return f"vector {message.vector:#04x} {kind}"
+    if message.delivery == DeliveryMode.STARTUP:
+        return f"startup at {message.vector << 12:#x}"
+    return kind if message.asserted else f"{kind} de-assert"
