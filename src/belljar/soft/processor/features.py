@@ -85,6 +85,7 @@ NEEDED_BY = {
     Feature.PSE: (Feature.PSE36,),
     Feature.MCE: (Feature.MCA,),
     Feature.TSC: (Feature.RDTSCP,),
+    Feature.PCID: (Feature.INVPCID,),
 }  # fmt: skip
 """What goes with a feature because it builds on it."""
 
@@ -138,8 +139,12 @@ def off_mask(names: Iterable[str]) -> int:
         if feature is None:
             _check_absent(name)
             continue
-        mask |= 1 << feature
-        for other in NEEDED_BY.get(feature, ()):
-            mask |= 1 << other
-            mask |= sum(1 << each for each in NEEDED_BY.get(other, ()))
+        mask |= _with_what_needs(feature)
+    return mask
+
+
+def _with_what_needs(feature: Feature) -> int:
+    mask = 1 << feature
+    for other in NEEDED_BY.get(feature, ()):
+        mask |= _with_what_needs(other)
     return mask
