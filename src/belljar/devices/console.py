@@ -21,7 +21,11 @@ class Output(Protocol):
 
 
 class Input(Protocol):
-    """Gives console bytes without waiting."""
+    """Gives console bytes without waiting.
+
+    One that also has a `fileno()` wakes a sleeping guest: poll(2) on it says when there is something. `ended`, if there is
+    such an attribute, says that nothing will ever come any more.
+    """
 
     def read(self, limit: int) -> bytes:
         """Up to `limit` bytes that are there now; empty if there are none."""
@@ -86,6 +90,10 @@ class FileInput:
         self.ended = False
         """Whether the end of the file was read."""
 
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._fd
+
     def read(self, limit: int) -> bytes:
         """What is there now."""
         if self.ended:
@@ -116,6 +124,11 @@ class BytesInput:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was read."""
+        return not self._data
 
     def read(self, limit: int) -> bytes:
         """The next bytes of it."""

@@ -1,7 +1,8 @@
 """A 16550A UART (PC16550D data sheet, National Semiconductor 1995), by default COM1 at port 0x3F8.
 
 The line is infinitely fast: what is transmitted is out at once, so the transmitter is always empty; what the host has
-for the guest is taken when the guest looks. Interrupts are levels on `line`, for a machine that has interrupt chips.
+for the guest is taken when the guest looks. Interrupts are levels on `line`, for a machine that has interrupt chips:
+`input_wanted` is told whether the guest waits for one that only input can bring, and `poll` then looks for some.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ MCR_DTR, MCR_RTS, MCR_OUT1, MCR_OUT2, MCR_LOOPBACK = 0x01, 0x02, 0x04, 0x08, 0x1
 
 MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD = 0x10, 0x20, 0x40, 0x80
 MSR_DELTA_CTS, MSR_DELTA_DSR, MSR_TRAILING_RI, MSR_DELTA_DCD = 0x01, 0x02, 0x04, 0x08
+
+
+def _ignore(wanted: bool) -> None:
+    pass
 
 
 class Ier(IntFlag):
@@ -74,6 +79,8 @@ class Serial:
         self._source = source or NoInput()
         self._line = line
         self._level = False
+        self.input_wanted: Callable[[bool], None] = _ignore
+        self._waits = False
         self._received: deque[int] = deque()
         self._divisor = 1
         self._ier = 0
@@ -96,6 +103,8 @@ class Serial:
     def port_read(self, port: int, size: int) -> int:
         """A register's value."""
         value = self._readers[port - self._base]()
+        if port == self._base and self._ier & Ier.DATA and not self._received:
+            self._take_input()
         self._update_line()
         return value
 
@@ -123,10 +132,12 @@ class Serial:
     def awaited(self) -> list[int]:
         """The line that input may raise, if the guest has asked for that and there may be some."""
         gsi = getattr(self._line, "gsi", None)
-        waits = (
-            self._ier & Ier.DATA and not isinstance(self._source, NoInput) and not getattr(self._source, "ended", False)
-        )
-        return [gsi] if gsi is not None and waits else []
+        return [gsi] if gsi is not None and self._waits_for_input() else []
+
+    def _waits_for_input(self) -> bool:
+        if not self._ier & Ier.DATA or self._received or self._mcr & MCR_LOOPBACK:
+            return False
+        return not isinstance(self._source, NoInput) and not getattr(self._source, "ended", False)
 
     def _take_input(self) -> None:
         room = (FIFO_SIZE if self._fifo_enabled else 1) - len(self._received)
@@ -158,6 +169,11 @@ class Serial:
             self._level = level
             if self._line is not None:
                 self._line(level)
+        if self._ier & Ier.DATA or self._waits:
+            waits = self._waits_for_input()
+            if waits != self._waits:
+                self._waits = waits
+                self.input_wanted(waits)
 
     def _read_rbr(self) -> int:
         if self._lcr & LCR_DLAB:
@@ -224,6 +240,8 @@ class Serial:
         if value & ~self._ier & Ier.THR_EMPTY:
             self._thr_interrupt = True  # enabling it while the register is empty raises it at once
         self._ier = value & 0x0F
+        if self._ier & Ier.DATA:
+            self._take_input()
 
     def _write_fcr(self, value: int) -> None:
         enable = bool(value & FCR_ENABLE)

@@ -10,14 +10,20 @@ from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.clock import Clock
 from belljar.devices.lapic_msrs import X2APIC_MSRS
 from belljar.devices.rtc import DEFAULT_START
+from belljar.devices.serial import Serial
 from belljar.devices.small_pc import SmallPc
 from belljar.errors import FeatureUnsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from belljar.devices.console import Output
     from belljar.machine.machine import Machine
     from belljar.machine.own_interrupts import OwnInterrupts
+
+
+COM1_GSI = 4
+"""The first serial port's interrupt line on a PC."""
 
 
 def attach_chips(machine: Machine) -> Bus:
@@ -48,6 +54,28 @@ def attach_chips(machine: Machine) -> Bus:
     )
     machine.pc.attach(bus)
     return bus
+
+
+def make_serial(machine: Machine, output: Output) -> Serial:
+    """The first serial port, on its interrupt line. Input for it wakes a guest that waits for that."""
+    source, own = machine.config.input, machine.own_interrupts
+    assert machine.interrupts is not None
+    serial = Serial(output, source, line=machine.interrupts.line(COM1_GSI, "serial"))
+    if own is not None:
+        own.listeners.append(serial)
+    fileno = getattr(source, "fileno", None)
+    if fileno is None:
+        return serial
+
+    def begin_to_listen(wanted: bool) -> None:
+        from belljar.machine.input_thread import InputThread  # few guests wait for input
+
+        lock = own.lock if own is not None else machine.bus.lock  # type: ignore[attr-defined]
+        machine.input_thread = InputThread(serial, fileno(), lock)
+        serial.input_wanted(wanted)
+
+    serial.input_wanted = begin_to_listen
+    return serial
 
 
 def _own_chips(machine: Machine, bus: Bus) -> OwnInterrupts:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from belljar.devices.bus import Bus, LockedBus
-from belljar.devices.console import Capture, Output
+from belljar.devices.console import Capture
 from belljar.devices.debug_console import DebugConsole
 from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
@@ -34,13 +34,11 @@ from belljar.x86 import modes
 if TYPE_CHECKING:
     from belljar.devices.lines import Line
     from belljar.devices.small_pc import SmallPc
+    from belljar.machine.input_thread import InputThread
     from belljar.machine.interrupts import EngineInterrupts
     from belljar.machine.own_interrupts import OwnInterrupts
     from belljar.machine.pins import Pins
     from belljar.machine.timer_thread import TimerThread
-
-COM1_GSI = 4
-"""The first serial port's interrupt line on a PC."""
 
 
 class Machine:
@@ -69,6 +67,8 @@ class Machine:
         """The rest of a PC, where there are interrupt chips."""
         self.timers: TimerThread | None = None
         """Runs the timers of the PC's devices where the engine keeps the vCPUs' own time."""
+        self.input_thread: InputThread | None = None
+        """Waits for console input where the guest does."""
         self.cpus: tuple[Cpu, ...] = ()
         self.memory = GuestMemory()
         self.engine: Engine
@@ -151,15 +151,14 @@ class Machine:
         assert output is not None
         self.bus: Bus
         if self.chips.which is None:
+            serial = Serial(output, self.config.input)
             self.bus = LockedBus() if len(self.cpus) > 1 and self.engine.threaded else Bus()
         else:
-            from belljar.machine.board import attach_chips  # a machine without chips need not wait for it
+            from belljar.machine.board import attach_chips, make_serial  # a machine without chips need not wait for it
 
             self.bus = attach_chips(self)
-        devices: list[Any] = [
-            self._make_serial(output),
-            DebugExit(self._debug_exit),
-        ]
+            serial = make_serial(self, output)
+        devices: list[Any] = [serial, DebugExit(self._debug_exit)]
         if self.config.test_device:
             from belljar.machine.board import devices_of_tests
 
@@ -172,14 +171,6 @@ class Machine:
             self.bus.attach(device)
             for port in getattr(device, "batched_ports", ()):
                 self.vm.batch_writes(port)
-
-    def _make_serial(self, output: Output) -> Serial:
-        if self.interrupts is None:
-            return Serial(output, self.config.input)
-        serial = Serial(output, self.config.input, line=self.interrupts.line(COM1_GSI, "serial"))
-        if self.own_interrupts is not None:
-            self.own_interrupts.listeners.append(serial)
-        return serial
 
     def line(self, gsi: int, source: str) -> Line:
         """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without `irqchip`.
@@ -403,6 +394,8 @@ class Machine:
         self._release()
 
     def _release(self) -> None:
+        if self.input_thread is not None:
+            self.input_thread.close()
         if self.timers is not None:
             self.timers.close()
         if self.vm is not None:
