@@ -424,3 +424,31 @@ tick:
     with ran(text, options) as machine:
         assert machine.console == b"t"
         assert 0x1010_0000 <= machine.cpu["r13"] < 0x1010_0000 + 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "bit", "msr"),
+    [
+        ("kvm_clocksource", 0, 0x12),
+        ("kvm_clocksource2", 3, 0x4B564D01),
+        ("kvm_steal_time", 5, 0x4B564D03),
+        ("kvm_pv_eoi", 6, 0x4B564D04),
+        ("kvm_poll_control", 12, 0x4B564D05),
+    ],
+)
+def test_feature_that_is_taken_away_is_gone(name: str, bit: int, msr: int) -> None:
+    text = REFUSED.format(msr=msr, low=0, high=0).replace("main:\n", "main:\n    cpuid_to 0x40000001, 0x9000\n")
+    for without, refusals in (((), 0), ((name,), 1)):
+        with ran(text, {"engine": "soft", "irqchip": "user", "mode": "long", "without": without}) as machine:
+            assert machine.memory.read_u32(PAGE) >> bit & 1 == 1 - refusals
+            assert machine.cpu["r12"] == refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("kvm_pv_unhalt", 5), ("kvm_pv_send_ipi", 10), ("kvm_pv_sched_yield", 11)]
+)
+def test_hypercall_goes_with_its_feature(name: str, number: int) -> None:
+    text = f"main:\n    mov eax, {number}\n    mov ecx, 99\n    xor esi, esi\n    vmcall\n    done\n"
+    for without, answer in (((), 0), ((name,), U64 - 1000)):
+        with ran(text, {"engine": "soft", "irqchip": "user", "mode": "long", "without": without}) as machine:
+            assert machine.cpu.rax == answer

@@ -25,12 +25,22 @@ SPLITMIX_STEP = 0x9E3779B97F4A7C15
 SPLITMIX_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
+KVM_FEATURE_PREFIX = "kvm_"
+"""How the names of KVM's paravirtual features begin (`belljar.x86.cpuid`)."""
+
+
+def is_kvm_feature(name: str) -> bool:
+    """Whether the hypervisor, not the processor, has a feature."""
+    return name.lower().startswith(KVM_FEATURE_PREFIX)
+
+
 class SoftEngine:
     """Runs machines on a processor in software: on every host, in every mode, deterministically.
 
     All vCPUs of a machine run on one thread, in turn; machines may run on threads of their own. `without` names features
-    (`belljar.soft.processor.features.Feature`) that its processors shall not have (`off_mask` says what it raises). `seed`, any
-    number, decides what RDRAND and RDSEED give: other numbers on each vCPU, the same in every run.
+    (`belljar.soft.processor.features.Feature`) that its processors shall not have (`off_mask` says what it raises), or of
+    KVM's paravirtual interface (`kvm_steal_time`). `seed`, any number, decides what RDRAND and RDSEED give: other numbers on
+    each vCPU, the same in every run.
     """
 
     name = "soft"
@@ -39,20 +49,31 @@ class SoftEngine:
     chips = ("user",)
 
     def __init__(self, *, without: Iterable[str] = (), seed: int = 0) -> None:
-        self._features_off = off_mask(without)
+        names = tuple(without)
+        self._features_off = off_mask(name for name in names if not is_kvm_feature(name))
+        self._kvm_features_off = 0
+        if any(map(is_kvm_feature, names)):
+            from belljar.soft.hypervisor.paravirt.cpuid import mask_of  # few ask
+
+            self._kvm_features_off = mask_of(filter(is_kvm_feature, names))
         self._seed = seed
         self._closed = False
 
     @property
     def cpu_features(self) -> tuple[str, ...]:
-        """Those that its processors have, by the names of /proc/cpuinfo."""
-        return tuple(sorted(feature.label for feature in Feature if not self._features_off >> feature & 1))
+        """Those that its processors have, by the names of /proc/cpuinfo, and KVM's paravirtual ones."""
+        from belljar.soft.hypervisor.paravirt.cpuid import names_without  # few ask
+
+        own = (feature.label for feature in Feature if not self._features_off >> feature & 1)
+        return tuple(sorted((*own, *names_without(self._kvm_features_off))))
 
     def create_vm(self) -> SoftVm:
         """A VM without memory and vCPUs. Raises ClosedError after `close`."""
         if self._closed:
             raise ClosedError("this engine is closed")
-        return SoftVm(self._features_off, self._seed)
+        vm = SoftVm(self._features_off, self._seed)
+        vm.shared.features_off = self._kvm_features_off
+        return vm
 
     def close(self) -> None:
         """Nothing is held; VMs live on. Harmless when repeated."""

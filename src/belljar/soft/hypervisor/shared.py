@@ -18,6 +18,8 @@ class Shared:
         self.platform: Platform | None = None
         self.wall_clock = 0
         """MSR_KVM_WALL_CLOCK, which is the whole VM's (kernel Documentation/virt/kvm/x86/msr.rst)."""
+        self.features_off = 0
+        """Bits of KVM's features (`paravirt.cpuid.Feature`) that guests shall not have."""
         self.partition: Partition | None = None
         """Hyper-V's side of the VM, where the guest is offered Hyper-V's interface."""
 

@@ -19,7 +19,7 @@ LOW32 = 0xFFFF_FFFF
 
 
 class ApicAccess(HypervPart):
-    """HV_X64_MSR_EOI, _ICR, _TPR, _VP_ASSIST_PAGE; the first word of the page is PV EOI's."""
+    """HV_X64_MSR_EOI, _ICR, _TPR, _VP_ASSIST_PAGE; the first word of the page is PV EOI's, if that is there."""
 
     name = "hyperv_apic"
 
@@ -56,9 +56,9 @@ class ApicAccess(HypervPart):
         gpa = value & PAGE_MASK
         if value & ENABLED and not memory.write(self.vcpu.mmu, gpa, bytes(PAGE)):
             return False
-        pv_eoi = self.vcpu.interfaces.parts[PvEoi.name]
-        assert isinstance(pv_eoi, PvEoi)
-        pv_eoi.use(gpa if value & ENABLED else None)
+        pv_eoi = self.vcpu.interfaces.parts.get(PvEoi.name)
+        if isinstance(pv_eoi, PvEoi):
+            pv_eoi.use(gpa if value & ENABLED else None)
         self.assist_page = value
         return True
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.paravirt import memory
+from belljar.soft.hypervisor.paravirt.cpuid import Feature, offered
 from belljar.soft.hypervisor.paravirt.part import ENABLED, PAGE_SIZE, Part, Register
 from belljar.x86.msr import Msr
 
@@ -80,12 +81,13 @@ class KvmClock(Part):
         """Old and new numbers mean the same."""
         system_time = Register(lambda: self.value, self._write_system_time)
         wall_clock = Register(lambda: self.vcpu.shared.wall_clock, self._write_wall_clock)
-        return {
-            Msr.KVM_SYSTEM_TIME: system_time,
-            Msr.KVM_SYSTEM_TIME_NEW: system_time,
-            Msr.KVM_WALL_CLOCK: wall_clock,
-            Msr.KVM_WALL_CLOCK_NEW: wall_clock,
-        }
+        there = offered(self.vcpu)
+        found: dict[int, Register] = {}
+        if there & Feature.CLOCKSOURCE:
+            found.update({Msr.KVM_SYSTEM_TIME: system_time, Msr.KVM_WALL_CLOCK: wall_clock})
+        if there & Feature.CLOCKSOURCE2:
+            found.update({Msr.KVM_SYSTEM_TIME_NEW: system_time, Msr.KVM_WALL_CLOCK_NEW: wall_clock})
+        return found
 
     @property
     def _gpa(self) -> int:
@@ -111,8 +113,7 @@ class KvmClock(Part):
         before = memory.read(vcpu.mmu, gpa, TIME_INFO.size)
         if before is None:
             return
-        platform = vcpu.shared.platform
-        stable = platform is None or platform.steady
+        stable = bool(offered(vcpu) & Feature.CLOCKSOURCE_STABLE)
         flags = before[FLAGS_OFFSET] & GUEST_STOPPED | (TSC_STABLE if stable else 0)
         now_ns = vcpu.shared.now_ns(vcpu.processor.tsc)
         multiplier, shift = scale(vcpu.tsc.khz)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from belljar.soft.hypervisor.paravirt import memory
+from belljar.soft.hypervisor.paravirt.cpuid import Feature
 from belljar.soft.hypervisor.paravirt.part import ENABLED, Part, Register
 from belljar.x86.msr import Msr
 
@@ -22,6 +23,7 @@ class PvEoi(Part):
     somebody looks at the local APIC, or an interrupt comes."""
 
     name = "pv_eoi"
+    feature = Feature.PV_EOI
 
     def __init__(self, vcpu: SoftVcpu) -> None:
         super().__init__(vcpu)

@@ -11,6 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from belljar.soft.hypervisor.paravirt import memory
+from belljar.soft.hypervisor.paravirt.cpuid import Feature
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
@@ -90,15 +91,17 @@ def yield_to(vcpu: SoftVcpu, arguments: Sequence[int], wide: bool) -> int:
     return 0
 
 
-ANYWHERE: dict[int, Handler] = {
-    Number.VAPIC_POLL_IRQ: poll_interrupts,
-    Number.SCHED_YIELD: yield_to,
+TABLE: dict[int, tuple[Handler, int]] = {
+    Number.VAPIC_POLL_IRQ: (poll_interrupts, 0),
+    Number.KICK_CPU: (kick_cpu, Feature.PV_UNHALT),
+    Number.CLOCK_PAIRING: (pair_clocks, 0),
+    Number.SEND_IPI: (send_ipi, Feature.PV_SEND_IPI),
+    Number.SCHED_YIELD: (yield_to, Feature.PV_SCHED_YIELD),
 }
+"""The table: number -> handler, and the feature that it comes with. All other numbers are the machine's
+(`Machine(..., hypercall_handler=...)`)."""
 
-WITH_LOCAL_APICS: dict[int, Handler] = {
-    **ANYWHERE,
-    Number.KICK_CPU: kick_cpu,
-    Number.CLOCK_PAIRING: pair_clocks,
-    Number.SEND_IPI: send_ipi,
-}
-"""The table: number -> handler. All other numbers are the machine's (`Machine(..., hypercall_handler=...)`)."""
+
+def handlers(offered: Feature) -> dict[int, Handler]:
+    """Those that there are with the features `offered`."""
+    return {number: handler for number, (handler, feature) in TABLE.items() if not feature or feature & offered}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from belljar.soft.hypervisor.paravirt import hypercalls
 from belljar.soft.hypervisor.paravirt.clock import KvmClock
+from belljar.soft.hypervisor.paravirt.cpuid import offered
 from belljar.soft.hypervisor.paravirt.eoi import PvEoi
 from belljar.soft.hypervisor.paravirt.part import Part, Register
 from belljar.soft.hypervisor.paravirt.poll_control import PollControl
@@ -33,14 +34,16 @@ class Interfaces:
             from belljar.soft.hypervisor.hyperv.table import PARTS as HYPERV_PARTS  # only where it was asked for
 
             classes += HYPERV_PARTS
-        self.parts: dict[str, Part] = {each.name: each(vcpu) for each in classes if each.fits(vcpu)}
+        there = offered(vcpu)
+        classes = [each for each in classes if each.fits(vcpu) and (not each.feature or each.feature & there)]
+        self.parts: dict[str, Part] = {each.name: each(vcpu) for each in classes}
         self.msrs: dict[int, Register] = {
             Msr.IA32_TIME_STAMP_COUNTER: Register(vcpu.tsc.read, vcpu.tsc.write),
             Msr.IA32_TSC_ADJUST: Register(lambda: vcpu.tsc.adjust, vcpu.tsc.write_adjust),
         }
         for part in self.parts.values():
             self.msrs.update((int(number), register) for number, register in part.msrs().items())
-        self.hypercalls = hypercalls.ANYWHERE if vcpu.shared.platform is None else hypercalls.WITH_LOCAL_APICS
+        self.hypercalls = hypercalls.handlers(there)
         self._watching: list[Part] = []
 
     def watch(self, part: Part) -> None:

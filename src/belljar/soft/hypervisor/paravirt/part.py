@@ -31,6 +31,8 @@ class Part:
     """One part of one vCPU's interface. Subclasses say which MSRs they have."""
 
     name = ""
+    feature = 0
+    """Which of KVM's features (`cpuid.Feature`) it is; 0: none."""
 
     def __init__(self, vcpu: SoftVcpu) -> None:
         self.vcpu = vcpu

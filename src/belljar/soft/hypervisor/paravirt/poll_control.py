@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from belljar.soft.hypervisor.paravirt.cpuid import Feature
 from belljar.soft.hypervisor.paravirt.part import ENABLED, Part, Register
 from belljar.x86.msr import Msr
 
@@ -16,6 +17,7 @@ class PollControl(Part):
     """One bit, which is kept."""
 
     name = "poll_control"
+    feature = Feature.POLL_CONTROL
 
     def __init__(self, vcpu: SoftVcpu) -> None:
         super().__init__(vcpu)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from belljar.soft.hypervisor.paravirt import memory
 from belljar.soft.hypervisor.paravirt.clock import odd_after
+from belljar.soft.hypervisor.paravirt.cpuid import Feature
 from belljar.soft.hypervisor.paravirt.part import ENABLED, U64, Part, Register
 from belljar.x86.msr import Msr
 
@@ -34,6 +35,7 @@ class StealTime(Part):
     """The MSR, and the time stolen since it was switched on; idle time is not."""
 
     name = "steal_time"
+    feature = Feature.STEAL_TIME
 
     def __init__(self, vcpu: SoftVcpu) -> None:
         super().__init__(vcpu)
