@@ -121,9 +121,9 @@ def test_interrupt_is_followed_from_the_timer_to_its_end(engine: str) -> None:
 def test_8259_shows_its_part(engine: str) -> None:
     lines, _ = traced({"irq"}, guest(PIT_THROUGH_PIC), engine, "user")
     texts = [text for _, _, text in lines]
-    first = texts.index("pic pin 0: vector 0x20 requested, from pit")
-    assert texts[first + 1].startswith("pic: vector 0x20 delivered after")
-    assert texts[first + 2] == "pic: vector 0x20 ended"
+    assert "pic pin 0: vector 0x20 requested, from pit" in texts
+    taken = [text.partition(" after")[0] for text in texts if text.startswith("pic: ")]
+    assert taken[:4] == ["pic: vector 0x20 delivered", "pic: vector 0x20 ended"] * 2
 
 
 @pytest.mark.parametrize("engine", ["kvm", "soft"])
