@@ -26,7 +26,7 @@ PAGE_SIZE = 4096
 def write_instructions(machine: Machine, write: Callable[[str], object]) -> None:
     """From now on, write a line for each instruction that a vCPU of the machine executes; lines are numbered over all vCPUs.
 
-    A line reads `NUMBER vcpuN ADDRESS INSTRUCTION REGISTER=VALUE...`, its end as `trace_instructions` has it.
+    A line reads `NUMBER vcpuN ADDRESS INSTRUCTION REGISTER=VALUE...`, its end as `trace_cpu` has it.
     """
     count = 0
 
@@ -36,18 +36,18 @@ def write_instructions(machine: Machine, write: Callable[[str], object]) -> None
         count += 1
         write(f"{count:>6} vcpu{cpu} {text}\n")
 
-    trace_instructions(machine, line)
+    for cpu in machine.cpus:
+        trace_cpu(machine, cpu, line)
 
 
-def trace_instructions(machine: Machine, line: Callable[[int, str], object]) -> None:
-    """From now on, call `line` with the vCPU's index and a text for each instruction that a vCPU of the machine executes.
+def trace_cpu(machine: Machine, cpu: Cpu, line: Callable[[int, str], object]) -> None:
+    """From now on, call `line` with the vCPU's index and a text for each instruction that the vCPU executes.
 
     A text reads `ADDRESS INSTRUCTION REGISTER=VALUE...`; the address is linear, RIP is only shown where it
     did not just move to the next instruction. An instruction that faulted is marked `(exception)`.
     Needs an engine that counts instructions; FeatureUnsupported comes from the run on any other.
     """
-    for cpu in machine.cpus:
-        cpu.vcpu = _SteppedVcpu(machine, cpu, line)
+    cpu.vcpu = _SteppedVcpu(machine, cpu, line)
 
 
 class _SteppedVcpu(VcpuProxy):

@@ -18,9 +18,9 @@ def run_report(machine: Machine, result: RunResult, *, status: int | None = None
 
     `status` is the process's exit status where it differs from the guest's own. Numbers are plain integers.
     """
-    by_vcpu = [exit_counts(cpu.vcpu.exit_counts()) for cpu in machine.cpus]
+    by_vcpu = {cpu.index: exit_counts(cpu.vcpu.exit_counts()) for cpu in machine.cpus}
     total: dict[str, int] = {}
-    for counts in by_vcpu:
+    for counts in by_vcpu.values():
         for reason, count in counts.items():
             total[reason] = total.get(reason, 0) + count
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from belljar.exits import Exit, Mmio, PortIo
 from belljar.machine import Machine
 from belljar.observe.explain_model import Switch, SwitchGroup
-from belljar.observe.trace import details
+from belljar.observe.trace import cpu_of, details
 from belljar.records import dataclass
 
 SHOWN_DATA = 64
@@ -96,7 +96,7 @@ class SwitchLog:
         return [SwitchGroup(*key, tally.switches, tally.first, tally.last) for key, tally in self._tallies.items()]
 
     def _whole(self, exit: Exit, printed: bool) -> Switch:
-        cpu = self._machine.cpus[exit.vcpu]
+        cpu = cpu_of(self._machine, exit)
         enter_rip, exit_rip = self._rips[exit.vcpu], cpu.registers.rip
         self._rips[exit.vcpu] = exit_rip
         common = (self.count, exit.vcpu, enter_rip, exit_rip, exit.reason.label)

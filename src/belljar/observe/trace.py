@@ -21,7 +21,7 @@ from belljar.exits import (
     UnknownExit,
     WriteMsr,
 )
-from belljar.machine import Machine
+from belljar.machine import Cpu, Machine
 
 SHOWN_BYTES = 32
 """How many bytes of one exit's data a line shows before it only counts them."""
@@ -35,17 +35,22 @@ class Trace:
     """
 
     def __init__(self, machine: Machine, write: Callable[[str], object]) -> None:
-        self._vcpus = [cpu.vcpu for cpu in machine.cpus]
+        self._machine = machine
         self._write = write
         self._lock = Lock()
         self.count = 0
 
     def __call__(self, exit: Exit) -> None:
         """Write one line; called on the vCPU's own thread."""
-        rip = self._vcpus[exit.vcpu].get_registers().rip
+        rip = cpu_of(self._machine, exit).registers.rip
         with self._lock:
             self.count += 1
             self._write(f"{self.count:>6} vcpu{exit.vcpu} rip={rip:#x} {describe(exit)}\n")
+
+
+def cpu_of(machine: Machine, exit: Exit) -> Cpu:
+    """The vCPU that came back with an exit; vCPUs may come and go."""
+    return next(cpu for cpu in machine.cpus if cpu.index == exit.vcpu)
 
 
 def describe(exit: Exit) -> str:

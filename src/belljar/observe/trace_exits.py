@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from belljar.exits import Exit, ExitReason
-from belljar.machine import Machine
-from belljar.observe.trace import describe
+from belljar.machine import Cpu, Machine
+from belljar.observe.trace import cpu_of, describe
 from belljar.observe.trace_lines import TraceLines
 from belljar.x86.msr import Msr
 
@@ -26,9 +26,11 @@ class ExitTrace:
         self._kinds = kinds
         self._lines = lines
         self.from_within = False
-        if kinds & {EXIT, CPUID, MSR}:
-            told = [cpu.vcpu.watch_exits(self, msrs=MSR in kinds) for cpu in machine.cpus]
-            self.from_within = all(told)
+
+    def attach(self, cpu: Cpu) -> None:
+        """Have a vCPU tell of what it does, if it can."""
+        if self._kinds & {EXIT, CPUID, MSR}:
+            self.from_within = cpu.vcpu.watch_exits(self, msrs=MSR in self._kinds)
 
     def vm_exit(self, vcpu: int, rip: int, name: str, details: str) -> None:
         """A VM exit of the processor's."""
@@ -60,7 +62,7 @@ class ExitTrace:
             or exit.reason in (ExitReason.INTERRUPTED, ExitReason.INSTRUCTION_LIMIT)
         ):
             return
-        vcpu = self._machine.cpus[exit.vcpu].vcpu
+        vcpu = cpu_of(self._machine, exit).vcpu
         name = vcpu.last_exit_name() or "asleep in the kernel"
         self._lines(exit.vcpu, EXIT, f"{name} rip={vcpu.get_registers().rip:#x} {describe(exit)}")
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit
-from belljar.machine import Machine
+from belljar.machine import Cpu, Machine
 from belljar.machine.own_interrupts import OwnInterrupts
-from belljar.observe.instruction_trace import trace_instructions
+from belljar.observe.instruction_trace import trace_cpu
+from belljar.observe.trace import cpu_of
 from belljar.observe.trace_accesses import IO, MMIO, TracedVcpu
 from belljar.observe.trace_exits import CPUID, EXIT, MSR, ExitTrace
 from belljar.observe.trace_interrupts import InterruptTrace
@@ -35,8 +36,12 @@ class KindTrace:
         self.notes: list[str] = []
         self._shown = 0
         self._machine = machine
-        lines = TraceLines(machine, write)
+        self._kinds = kinds
+        self._lines = lines = TraceLines(machine, write)
         self._exits = ExitTrace(machine, kinds, lines)
+        self._attached: set[int] = set()
+        for cpu in machine.cpus:
+            self._exits.attach(cpu)
         if IRQ in kinds:
             self._trace_interrupts(lines)
         if TIMER in kinds:
@@ -46,11 +51,15 @@ class KindTrace:
         self._shown += len(kinds & {IO, MMIO, EXIT, INSN})
         if not self._shown:
             raise FeatureUnsupported(f"nothing to trace: {'; '.join(self.notes)}", hint=self._hint())
-        if kinds & {IO, MMIO, MSR}:
-            for cpu in machine.cpus:
-                cpu.vcpu = TracedVcpu(machine, cpu, kinds, lines, self._exits)
-        if INSN in kinds:
-            trace_instructions(machine, lambda cpu, text: lines(cpu, INSN, text))
+        for cpu in machine.cpus:
+            self._follow(cpu)
+
+    def _follow(self, cpu: Cpu) -> None:
+        self._attached.add(cpu.index)
+        if self._kinds & {IO, MMIO, MSR}:
+            cpu.vcpu = TracedVcpu(self._machine, cpu, self._kinds, self._lines, self._exits)
+        if INSN in self._kinds:
+            trace_cpu(self._machine, cpu, lambda index, text: self._lines(index, INSN, text))
 
     def _hint(self) -> str:
         if self._machine.interrupts is None:
@@ -112,7 +121,11 @@ class KindTrace:
         self.notes.append(f"msr: {name} answers those that it knows without telling anybody; only the others are seen")
 
     def observe(self, exit: Exit) -> None:
-        """An observer for `Machine.run`."""
+        """An observer for `Machine.run`. A vCPU that was added meanwhile is followed from its first exit on."""
+        if exit.vcpu not in self._attached:
+            cpu = cpu_of(self._machine, exit)
+            self._exits.attach(cpu)
+            self._follow(cpu)
         self._exits.observe(exit)
 
     def finish(self) -> None:
