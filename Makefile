@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
-COMPILED := $(shell find src/belljar -name '*.py' -path '*soft/processor*' -o -name '_loop.py' -o -name '*.pxd' -o -name '*.pxi') setup.py
+COMPILED := setup.py $(shell find src/belljar/soft/processor src/belljar/kvm/_calls.py src/belljar/kvm/_loop.py -name '*.p[xy]*' ! -name '*.pyc')
 
 .PHONY: hello test lint check soak bench clean
 
