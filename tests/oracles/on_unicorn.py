@@ -191,6 +191,8 @@ class UnicornOracle:
             raise Unsupported("unicorn: clears the upper half of a register that CMPXCHG leaves alone")
         if self.world.bits == 16 and case.mnemonic in ("MOVBE", "POPCNT"):
             raise Unsupported("unicorn: takes MOVBE and POPCNT of 16 bits for 32 in 16-bit code")
+        if lands_in_itself(case, self.world.bits):
+            raise Unsupported("unicorn: executes POP with ModRM.reg above 0, which a jump into its own bytes may make")
         if "_F7R1" in case.note or "_F6R1" in case.note:
             raise Unsupported("unicorn: does not know the second encoding of TEST")
         if "_CR" in case.note or "_DR" in case.note:
@@ -236,3 +238,10 @@ class UnicornOracle:
         if error.errno == UC_ERR_EXCEPTION:
             return None
         raise Unsupported(f"unicorn: {error}")
+
+
+def lands_in_itself(case: Case, bits: int) -> bool:
+    """Whether a case is a near branch to its own bytes."""
+    start = CODE if case.offset is None else case.offset
+    instruction = Decoder(bits, case.code, ip=start).decode()
+    return instruction.is_jcc_short_or_near and start < instruction.near_branch_target < start + instruction.len

@@ -153,7 +153,7 @@ class Sequencer:
         except ValueError as error:
             raise CannotEncode(str(error)) from error
         code: bytes = encoder.take_buffer()
-        if undefined_flags(form, 8, count) or count == 35:
+        if undefined_flags(form, 8, count) or undefined_flags(form, 64, count) or count == 35:
             code += self._define_flags()
         return code
 
