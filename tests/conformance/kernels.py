@@ -13,16 +13,24 @@ FLAGS = (
     "-no-pie", "-mno-red-zone", "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none",
     "-fno-asynchronous-unwind-tables", "-fno-strict-aliasing", "-Wall", "-Wno-main", "-Wa,--noexecstack",
     "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,-z,noexecstack", "-Wl,--no-warn-rwx-segments",
-    f"-Wl,-T,{HERE / 'kernel.ld'}",
 )  # fmt: skip
 
 
 @cache
 def kernel(name: str, where: Path) -> Path:
     """The file of a kernel whose `main` is in kernels/NAME.c."""
+    return _build(name, where, "kernel.ld", "boot.S", "kit.c", f"{name}.c")
+
+
+@cache
+def low_kernel(name: str, where: Path) -> Path:
+    """The file of a kernel of 16-bit code, all of it in kernels/NAME.S."""
+    return _build(name, where, "low.ld", f"{name}.S")
+
+
+def _build(name: str, where: Path, script: str, *sources: str) -> Path:
     linked, file = where / f"{name}.elf64", where / name
-    sources = (HERE / part for part in ("boot.S", "kit.c", f"{name}.c"))
-    _run("gcc", *FLAGS, "-o", str(linked), *map(str, sources))
+    _run("gcc", *FLAGS, f"-Wl,-T,{HERE / script}", "-o", str(linked), *(str(HERE / source) for source in sources))
     _run("objcopy", "-O", "elf32-i386", str(linked), str(file))
     return file
 

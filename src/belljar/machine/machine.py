@@ -30,6 +30,7 @@ from belljar.machine.runner import Observer, Runner
 from belljar.machine.select import next_engine, select_engine
 from belljar.memory import GuestMemory
 from belljar.x86 import modes
+from belljar.x86.state import DescriptorTable
 
 if TYPE_CHECKING:
     from belljar.devices.lines import Line
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from belljar.machine.own_interrupts import OwnInterrupts
     from belljar.machine.pins import Pins
     from belljar.machine.timer_thread import TimerThread
+
+REAL_MODE_VECTORS = 0x400
+"""Bytes of real mode's vectors, where firmware leaves IDTR; kernels that go back to real mode count on it."""
 
 
 class Machine:
@@ -142,6 +146,9 @@ class Machine:
             cpus=self.guest.cpus,
             idt_handlers=self.guest.idt_handlers,
         )
+        if self.guest.image.strict:
+            for state in setup.states:
+                state.special.idt = DescriptorTable(0, REAL_MODE_VECTORS - 1)
         self.guest.place(self.memory, setup.placements)
         return setup
 

@@ -51,12 +51,15 @@ class MachineChecks:
         return self.status if msr == Msr.IA32_MCG_STATUS else self.ctl
 
     def write(self, msr: int, value: int, *, host: bool = False) -> bool:
-        """One of `msrs.MACHINE_CHECK_MSRS`; False for #GP(0). The host may put any error into a bank, a guest only clear it."""
+        """One of `msrs.MACHINE_CHECK_MSRS`; False for #GP(0). The host may put any error into a bank, a guest only clear it.
+
+        A bank's address and what goes with it take anything, as they do on KVM, where the manual leaves #GP to the processor.
+        """
         if msr >= Msr.IA32_MC0_CTL:
             bank, register = divmod(msr - Msr.IA32_MC0_CTL, 4)
             if register == CTL and value not in (0, ALL_ONES):
                 return False
-            if register != CTL and value and not host:
+            if register == STATUS and value and not host:
                 return False
             self.banks[bank][register] = value
         elif msr >= Msr.IA32_MC0_CTL2:

@@ -24,7 +24,7 @@ cdef enum:
 
 cdef enum:  # IA32_MISC_ENABLE (SDM 4 table 2-2)
     MISC_ENABLE_FIXED = 0x1800      # no branch trace storage, no PEBS
-    MISC_ENABLE_WRITABLE = 0x450009 # fast strings, thermal control, SpeedStep, MONITOR, CPUID limit; and XD disable above
+    MISC_ENABLE_WRITABLE = 0xC50009 # fast strings, thermal control, SpeedStep, MONITOR, CPUID limit, xTPR; XD disable above
     MISC_ENABLE_LIMIT = 0x400000    # CPUID goes no further than leaf 2
     MISC_ENABLE_NO_NX = 34          # by number: there are no no-execute pages
 
