@@ -30,6 +30,7 @@ from belljar.observe.explain_model import (
     TablesOfLevel,
     VcpuFacts,
 )
+from belljar.observe.shared_structures import shared_structures
 from belljar.observe.switches import ConsoleCounter, SwitchLog
 from belljar.observe.walk import host_address
 from belljar.x86.address_space import AddressSpace, address_space
@@ -105,6 +106,7 @@ def _explain(machine: Machine, console: ConsoleCounter, timeout: float, limit: i
                     reason.label: count
                     for reason, count in sorted(cpu.vcpu.exit_counts().items(), key=lambda item: -item[1])
                 },
+                shared=shared_structures(machine, cpu),
             )
             for cpu in machine.cpus
         ),

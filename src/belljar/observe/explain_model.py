@@ -85,8 +85,21 @@ class RegisterWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedFacts:
+    """A structure in the guest's memory by which it and its hypervisor tell each other things, at the end.
+
+    `hva` is None, and `fields` empty, where the guest has put it where no memory is; pages have no fields either.
+    """
+
+    name: str
+    gpa: int
+    hva: int | None
+    fields: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class VcpuFacts:
-    """One vCPU: the page it shares with its engine, its start, its end, its exits by reason.
+    """One vCPU: the page it shares with its engine, its start, its end, its exits by reason, what its guest shares.
 
     `interrupted` among the exits are the host's own doing (a limit, another vCPU's turn), and no switches of the guest's.
     """
@@ -99,6 +112,7 @@ class VcpuFacts:
     register_writes: tuple[RegisterWrite, ...]
     end: CpuFacts
     exits: dict[str, int]
+    shared: tuple[SharedFacts, ...]
 
 
 @dataclass(frozen=True, slots=True)

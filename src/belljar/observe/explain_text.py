@@ -7,6 +7,7 @@ from belljar.observe.explain_model import (
     Explanation,
     PagingFacts,
     Place,
+    SharedFacts,
     Switch,
     SwitchGroup,
     VcpuFacts,
@@ -208,6 +209,17 @@ def _vcpu_end(vcpu: VcpuFacts) -> list[str]:
     )
     if (end.gdt, end.idt) != (vcpu.start.gdt, vcpu.start.idt):
         lines += _tables(end)
+    return lines + _shared(vcpu.shared)
+
+
+def _shared(structures: tuple[SharedFacts, ...]) -> list[str]:
+    lines = []
+    for each in structures:
+        where = "which is not memory" if each.hva is None else f"hva {address(each.hva)}"
+        fields = ", ".join(f"{name} {value}" for name, value in each.fields.items())
+        lines.append(
+            f"  shares with its hypervisor: {each.name} at gpa {each.gpa:#x}, {where}{': ' * bool(fields)}{fields}"
+        )
     return lines
 
 
