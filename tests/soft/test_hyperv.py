@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from struct import pack, unpack
 
 import pytest
@@ -203,6 +204,22 @@ def test_reference_time_from_page_and_msr_agree(khz: int) -> None:
         assert abs(elapsed - (reg["r15"] - reg["r13"])) <= 1
 
 
+@pytest.mark.parametrize("khz", [1_000_000, 2_345_678])
+def test_reference_time_follows_the_hosts_clock(khz: int) -> None:
+    before_ns = time.monotonic_ns()
+    with ran(REFERENCE, tsc_khz=khz, clock="host") as machine:
+        reg = machine.cpu
+        page = decode_tsc_page(machine.memory.read(PAGE, 24))
+        passed = (time.monotonic_ns() - before_ns) // 100
+
+        def at(tsc: int) -> int:
+            return (tsc * page["scale"] >> 64) + page["offset"]
+
+        assert page["sequence"] == 2
+        assert reg["r8"] <= reg["r13"] < reg["r15"] <= reg["r11"] < passed
+        assert at(reg["r10"]) <= reg["r11"] + 1  # the counter was read before
+
+
 STIMER = """
 main:
     gate 0x60, tick
@@ -252,6 +269,15 @@ def test_one_shot_timer_sends_a_message() -> None:
         assert expiration == machine.cpu["r12"] + 1000
         assert expiration <= delivery <= expiration + 1
         assert machine.cpu["r9"] == 0x20000  # a one-shot timer switches itself off
+
+
+def test_timers_keep_the_hosts_time() -> None:
+    before_ns = time.monotonic_ns()
+    start = "wrmsr64 0x400000B1, 20000\n    wrmsr64 0x400000B0, 0x20003\n"
+    with ran(STIMER.format(start=start, ticks=5, stop="wrmsr64 0x400000B0, 0"), clock="host") as machine:
+        assert machine.console == b"t" * 5
+        assert time.monotonic_ns() - before_ns >= 5 * 2_000_000
+        assert machine.cpu["r15"] - machine.cpu["r12"] >= 5 * 20_000 - 20_000  # late ticks do not put off the next
 
 
 def test_auto_enabled_timer_is_switched_on_by_its_count() -> None:

@@ -43,6 +43,11 @@ def attach_chips(machine: Machine) -> Bus:
     else:
         machine.interrupts = machine.own_interrupts = own = _own_chips(machine, bus)
         clock, connect_pit = own.clock, own.pit.connect
+    start = int(time.time()) if machine.real_time else DEFAULT_START
+    if machine.own_interrupts is not None and not machine.engine.threaded:
+        from belljar.machine.guest_platform import GuestPlatform
+
+        machine.vm.use_platform(GuestPlatform(machine.own_interrupts, start, machine.reset_requested))
     machine.pc = SmallPc(
         clock,
         machine.interrupts.line,
@@ -50,7 +55,7 @@ def attach_chips(machine: Machine) -> Bus:
         send_msi=machine.interrupts.signal_msi,
         connect_pit=connect_pit,
         ram=machine.config.memory_layout(),
-        start=int(time.time()) if machine.real_time else DEFAULT_START,
+        start=start,
     )
     machine.pc.attach(bus)
     return bus
@@ -99,9 +104,6 @@ def _own_chips(machine: Machine, bus: Bus) -> OwnInterrupts:
         from belljar.machine.turn_interrupts import TurnInterrupts
 
         own = TurnInterrupts(machine.cpus, bus, optional=machine.chips.optional)
-        from belljar.machine.guest_platform import GuestPlatform
-
-        vm.use_platform(GuestPlatform(own, DEFAULT_START, machine.reset_requested))
     with suppress(FeatureUnsupported):  # without, there is no x2APIC mode: its registers are not there
         vm.exit_on_msrs(only=X2APIC_MSRS)
     return own
