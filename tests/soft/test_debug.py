@@ -278,6 +278,61 @@ def test_int1_goes_through_vector_1_without_touching_dr6():
         assert (end.vector, end.frame[0], status(guest)) == (1, CODE + 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [("f1 int1", 1), ("cd01 int 1", 2), ("90 nop", 1)],
+)
+def test_a_data_breakpoint_of_mov_ss_waits_for_the_next_instruction_and_is_lost_in_int1(text, times):
+    """INT n comes through the IDT by itself, and the breakpoint before its handler's first instruction."""
+    with ProtectedGuest() as guest:
+        guest.write(0xD000, DATA0.to_bytes(4, "little"))
+        armed(guest, 1, 0xD000, ACCESS, 4)
+        guest.write(guest.handler_offset(1), bytes.fromhex("47 cf"))  # inc edi; iretd
+        guest.cpu.put(RBX, 0xD000)
+        end = guest.run(f"""
+        8e13  mov ss, [ebx]
+        {text}
+        f4    hlt
+        """)
+        assert (end.vector, end.registers[RDI]) == (None, times)
+
+
+def test_int1_behind_mov_ss_is_no_single_step():
+    with ProtectedGuest() as guest:
+        guest.cpu.put(0, DATA0)
+        guest.cpu.put(RFLAGS, TF | 2)
+        end = guest.run("""
+        8ed0  mov ss, eax
+        f1    int1
+        f4    hlt
+        """)
+        assert (end.vector, end.frame[0], status(guest)) == (1, CODE + 3, 0)
+
+
+def test_general_detect_behind_mov_ss_comes_at_once_and_without_the_step():
+    with ProtectedGuest() as guest:
+        guest.cpu.put(0, DATA0)
+        guest.cpu.put(RFLAGS, TF | 2)
+        guest.cpu.set_debug_register(7, DR7_FIXED | GENERAL_DETECT)
+        end = guest.run("""
+        8ed0    mov ss, eax
+        0f23f3  mov dr6, ebx
+        f4      hlt
+        """)
+        assert (end.vector, end.frame[0], status(guest)) == (1, CODE + 2, BD)
+
+
+def test_single_step_traps_behind_sti():
+    with ProtectedGuest() as guest:
+        guest.cpu.put(RFLAGS, TF | 2)
+        end = guest.run("""
+        fb  sti
+        90  nop
+        f4  hlt
+        """)
+        assert (end.vector, end.frame[0], status(guest)) == (1, CODE + 1, BS)
+
+
 def test_general_detect_guards_the_debug_registers_once():
     with ProtectedGuest() as guest:
         guest.cpu.set_debug_register(7, DR7_FIXED | GENERAL_DETECT)

@@ -226,5 +226,11 @@ def op_into(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def op_int1(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
-    """INT1 (F1): #DB without a look at the gate's DPL."""
-    return software_exception(cpu, EXC_DB, KIND_PRIVILEGED)
+    """INT1 (F1): #DB without a look at the gate's DPL. What MOV SS held back is lost in it, as on real processors."""
+    waiting: u64 = cpu.pending_debug
+    status: cython.int
+    cpu.pending_debug = 0
+    status = software_exception(cpu, EXC_DB, KIND_PRIVILEGED)
+    if status == EXIT:
+        cpu.pending_debug = waiting
+    return status
