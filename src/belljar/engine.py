@@ -378,6 +378,12 @@ class Vm(Protocol):
     def create_vcpu(self, index: int) -> Vcpu:
         """A vCPU in the state after reset (SDM 3A 9.1.1)."""
 
+    def retire_vcpu(self, index: int) -> None:
+        """Take a vCPU out of service: messages no longer reach it, and it is not run any more. Not during a run of it.
+
+        `create_vcpu` with the same index gives one as new, which waits for INIT where the local APICs are the engine's.
+        """
+
     def use_chips(self, which: str) -> None:
         """Say whose the interrupt chips are, before any vCPU is made. Not called: there are none.
 

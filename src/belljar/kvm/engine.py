@@ -140,6 +140,7 @@ class KvmVm:
         self.engine = engine
         self.raw = vm
         self.vcpus: list[KvmVcpu] = []
+        self._retired: dict[int, KvmVcpu] = {}
         self._regions: dict[int, MemoryRegion] = {}
         self._batcher: WriteBatcher | None = None
         self.chips: KernelChips | None = None
@@ -181,15 +182,42 @@ class KvmVm:
         return b""
 
     def create_vcpu(self, index: int) -> KvmVcpu:
-        """A vCPU in the state after reset, with every CPUID feature that KVM supports here."""
+        """A vCPU in the state after reset, with every CPUID feature that KVM supports here.
+
+        KVM gives a vCPU's number only once: one that was retired is taken again.
+        """
+        retired = self._retired.pop(index, None)
+        if retired is not None:
+            from belljar.kvm.parking import unpark  # few machines lose vCPUs
+
+            unpark(retired.raw, has_lapic=self.chips is not None)
+            return self._in_service(retired)
         try:
             vcpu = KvmVcpu(self, self.raw.create_vcpu(index, batcher=self._write_batcher()))
         except KvmCallFailed as error:
             raise EngineError(f"vCPU {index} cannot be made: {error}") from None
+        if index and self.chips is not None:
+            vcpu.raw.set_lapic(vcpu.raw.get_lapic())  # else messages do not find one that is made while others run
+        return self._in_service(vcpu)
+
+    def _in_service(self, vcpu: KvmVcpu) -> KvmVcpu:
         self.vcpus.append(vcpu)
         if self.chips is not None:
             self.chips.vcpus.append(vcpu.raw)
         return vcpu
+
+    def retire_vcpu(self, index: int) -> None:
+        """Switch a vCPU's local APIC off, and keep the vCPU for `create_vcpu`."""
+        from belljar.kvm.parking import park  # as above
+
+        for vcpu in self.vcpus:
+            if vcpu.index == index:
+                self.vcpus.remove(vcpu)
+                if self.chips is not None:
+                    self.chips.vcpus.remove(vcpu.raw)
+                park(vcpu.raw, has_lapic=self.chips is not None)
+                self._retired[index] = vcpu
+                return
 
     def use_chips(self, which: str) -> None:
         """Interrupt chips in the kernel, or none there, before any vCPU is made (`belljar.engine.Vm.use_chips`)."""
@@ -310,7 +338,7 @@ class KvmVm:
 
     def close(self) -> None:
         """Give everything back, vCPUs first. Harmless when repeated."""
-        for vcpu in self.vcpus:
+        for vcpu in (*self.vcpus, *self._retired.values()):
             vcpu.close()
         if self._batcher is not None:
             self._batcher.close()

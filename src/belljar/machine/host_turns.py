@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from belljar.devices.bus import Bus
 from belljar.exits import Exit, ExitReason
+from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import (
     HLT,
     INTERRUPTED,
@@ -28,6 +30,12 @@ class HostTurns(TurnInterrupts):
     def _earlier(self) -> None:
         if self._running is not None:
             self._running.kick()  # it was to run until what was due first
+
+    def add_cpu(self, cpu: Cpu, bus: Bus, *, running: bool) -> None:
+        """As `OwnInterrupts.add_cpu`."""
+        super().add_cpu(cpu, bus, running=running)
+        cpu.vcpu.follow_host_clock(running)
+        cpu.vcpu.clock_ns = self._host.now_ns()
 
     def begin(self, *, again: bool) -> None:
         """As `OwnInterrupts.begin`."""

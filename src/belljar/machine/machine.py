@@ -211,7 +211,7 @@ class Machine:
         return answer
 
     def _describe(self, exit: Exit) -> str:
-        return describe_exit(exit, self.cpus[exit.vcpu], self.peek_code)
+        return describe_exit(exit, self.cpu_of(exit.vcpu), self.peek_code)
 
     # -- using it ------------------------------------------------------------------------------------------------
 
@@ -219,6 +219,39 @@ class Machine:
     def cpu(self) -> Cpu:
         """The first vCPU."""
         return self.cpus[0]
+
+    def cpu_of(self, index: int) -> Cpu:
+        """The vCPU with this index. Raises ConfigurationError if there is none."""
+        for cpu in self.cpus:
+            if cpu.index == index:
+                return cpu
+        raise ConfigurationError(
+            f"there is no vCPU {index}", hint=f"vCPUs: {', '.join(str(c.index) for c in self.cpus)}"
+        )
+
+    def add_cpu(self) -> Cpu:
+        """One more vCPU, with the lowest free index, which waits for INIT and a start-up IPI; also while the guest runs.
+
+        From any thread but those that run vCPUs (EngineError); the run pauses for it. Raises ConfigurationError without
+        interrupt chips, or if there are as many as can be.
+        """
+        from belljar.machine.hotplug import add_cpu  # few machines grow
+
+        self._check_open()
+        cpu = add_cpu(self, self._runner)
+        if self._debugging:
+            self._apply_debug()
+        return cpu
+
+    def remove_cpu(self, index: int) -> None:
+        """One vCPU less, whatever it does, also while the guest runs; `add_cpu` may give its index again.
+
+        As `add_cpu`. Raises ConfigurationError for a vCPU that is not there, and for the bootstrap processor, vCPU 0.
+        """
+        from belljar.machine.hotplug import remove_cpu  # as above
+
+        self._check_open()
+        remove_cpu(self, self._runner, index)
 
     @property
     def console(self) -> bytes:
@@ -279,8 +312,7 @@ class Machine:
         ConfigurationError for a vCPU that is not there, or a host CPU that this process may not use.
         """
         self._check_open()
-        if all(cpu.index != index for cpu in self.cpus):
-            raise ConfigurationError(f"there is no vCPU {index}", hint=f"vCPUs: {len(self.cpus)}")
+        self.cpu_of(index)
         (self._runner.pins or self._bind_threads(())).move(index, host_cpu)
 
     @property

@@ -102,18 +102,48 @@ class OwnInterrupts:
         self.pit = Pit(self.clock, self.chips.router.line(PIT_GSI, "pit"))
         for device in (*self.chips.devices(), self.pit, SystemControlB(self.clock, self.pit)):
             bus.attach(device, gives_way=optional)
-        self.seats = tuple(self._make_seat(cpu, bus) for cpu in cpus)
+        self.seats = tuple(self._seat(cpu, bus) for cpu in cpus)
+        """By the vCPU's index; those of vCPUs that were removed stay, and wait for ever."""
         for seat in self.seats if optional else ():
             seat.start_at_once()
-        for seat in self.seats:
-            if isinstance(seat, Seat):
-                seat.guard = self.lock
         self.clock.pause()
         self._own_seats = tuple(seat for seat in self.seats if isinstance(seat, Seat))
         self._outside_gsis: set[int] = set()
         self._messages_expected = False
         self.listeners: list[Listener] = []
         """Devices that may get something from outside, as a serial port gets input."""
+
+    def _seat(self, cpu: Cpu, bus: Bus) -> Seat | SplitSeat:
+        seat = self._make_seat(cpu, bus)
+        if isinstance(seat, Seat):
+            seat.guard = self.lock
+        return seat
+
+    def add_cpu(self, cpu: Cpu, bus: Bus, *, running: bool) -> None:
+        """A vCPU was added, which waits for INIT. While no vCPU executes; `running`: in the middle of a run."""
+        with self.lock:
+            self._add_lapic(cpu.index)
+            seats = list(self.seats)
+            seats[cpu.index : cpu.index + 1] = [self._seat(cpu, bus)]
+            self._use(seats)
+
+    def _add_lapic(self, index: int) -> None:
+        self.chips.add_cpu(index)
+
+    def remove_cpu(self, index: int) -> None:
+        """A vCPU goes. While no vCPU executes."""
+        with self.lock:
+            seat = self.seats[index]
+            if isinstance(seat, Seat):
+                seat.retire()
+                self.chips.remove_cpu(index)
+
+    def cpus_changed(self, cpus: Sequence[Cpu]) -> None:
+        """The machine's vCPUs are these from now on."""
+
+    def _use(self, seats: Sequence[Seat | SplitSeat]) -> None:
+        self.seats = tuple(seats)
+        self._own_seats = tuple(seat for seat in self.seats if isinstance(seat, Seat))
 
     def _make_clock(self) -> Timekeeper:
         return TimekeepersClock(earlier=lambda: self._wake(0))

@@ -8,11 +8,13 @@ threads, vCPUs run in turn, a slice each.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import Condition, Event, Thread, get_native_id
 from typing import TYPE_CHECKING
 
 from belljar.engine import Bus, Engine
+from belljar.errors import EngineError
 from belljar.exits import Exit, ExitReason, SystemEvent
 from belljar.machine.census import Census
 from belljar.machine.cpu import Cpu
@@ -30,6 +32,7 @@ KVM_SYSTEM_EVENT_SHUTDOWN, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_CRASH = 1, 2
 if TYPE_CHECKING:
     from belljar.machine.own_interrupts import OwnInterrupts
     from belljar.machine.pins import Pins
+    from belljar.wishes import Wish
 
 Observer = Callable[[Exit], None]
 
@@ -64,7 +67,11 @@ class Runner:
         self._failure: BaseException | None = None
         self.result: RunResult | None = None
         self._stop_requested = False
-        self._running = False
+        self.running = False
+        """Whether a run goes on."""
+        self._yielding = False
+        self._changes: deque[Wish] = deque()
+        self._budget: int | None = None
 
     @property
     def ending(self) -> bool:
@@ -101,19 +108,33 @@ class Runner:
     ) -> RunResult:
         """Run to an end. Exceptions of devices and observers, and KeyboardInterrupt, stop all vCPUs and propagate."""
         started_ns = self._begin(timeout)
-        active = [cpu for cpu in self._cpus if not cpu.halted]
-        if len(active) > 1 and self._engine.threaded and not in_turn:
-            self._run_threads(active, observer)
-        else:
-            for _ in self._turns(active, observer, instructions, single_exit=False):
-                pass
+        self._budget = instructions
+        try:
+            going_on = True
+            while going_on:
+                active = [cpu for cpu in self._cpus if not cpu.halted]
+                if len(active) > 1 and self._engine.threaded and not in_turn:
+                    self._run_threads(active, observer)
+                else:
+                    for _ in self._turns(active, observer, instructions, single_exit=False):
+                        pass
+                going_on = self._make_changes()
+        finally:
+            self._stand_still()
         return self._conclude(started_ns)
 
     def run_one(self, cpu: Cpu) -> RunResult:
         """Run one vCPU alone, without a time limit: for a step."""
         started_ns = self._begin(None)
-        for _ in self._turns([cpu], None, None, single_exit=False):
-            pass
+        self._budget = None
+        try:
+            going_on = True
+            while going_on:
+                for _ in self._turns([cpu], None, None, single_exit=False):
+                    pass
+                going_on = self._make_changes()
+        finally:
+            self._stand_still()
         return self._conclude(started_ns)
 
     def settle_halt(self, cpu: Cpu) -> RunResult:
@@ -125,11 +146,72 @@ class Runner:
     def exits(self, *, timeout: float | None) -> Iterator[Exit]:
         """Run, vCPUs in turn, and give every exit after its device has served it; the machine stands still meanwhile."""
         started_ns = self._begin(timeout)
-        yield from self._turns([cpu for cpu in self._cpus if not cpu.halted], None, None, single_exit=True)
+        self._budget = None
+        try:
+            going_on = True
+            while going_on:
+                yield from self._turns([cpu for cpu in self._cpus if not cpu.halted], None, None, single_exit=True)
+                going_on = self._make_changes()
+        finally:
+            self._stand_still()
         self._conclude(started_ns)
+
+    # -- changes while it runs -------------------------------------------------------------------------------------
+
+    def change(self, action: Callable[[], None]) -> None:
+        """Have `action` done while no vCPU runs, wait for that, and let them go on. What it raises is raised here.
+
+        From any thread but those that run vCPUs: EngineError there.
+        """
+        from belljar.wishes import Wish  # few machines change
+
+        with self._lock:
+            if not self.running or self._yielding:
+                if self._yielding:
+                    self._changes.append(Wish(lambda: None))  # whose turn it is has to be found out again
+                action()
+                return
+            if get_native_id() in self.threads.values():
+                raise EngineError(
+                    "the machine's vCPUs cannot be changed by what one of them executes", hint="use a thread"
+                )
+            wish = Wish(action)
+            self._changes.append(wish)
+        self._kick_all()
+        wish.wait()
+
+    def _make_changes(self) -> bool:
+        """Between two stretches of a run: do what was asked for; whether there was something, and the run goes on."""
+        with self._lock:
+            if self.result is not None or self._failure is not None or not self._changes:
+                return False
+            while self._changes:
+                self._changes.popleft().grant()
+        self._census.cancel()
+        sleeps = self._cpus[0].vcpu.sleeps
+        for cpu in self._cpus if sleeps else ():
+            cpu.asleep = cpu.vcpu.asleep()
+        # Where the local APICs are the machine's own, they find it out themselves.
+        if (self._own is None or sleeps) and all(cpu.asleep if sleeps else cpu.halted for cpu in self._cpus):
+            self._all_asleep(self._cpus[0])
+        return self.result is None
+
+    def _stand_still(self) -> None:
+        """The run is over: what was asked for meanwhile is done, from now on at once."""
+        with self._lock:
+            self.running = False
+            while self._changes:
+                self._changes.popleft().grant()
+
+    def use(self, cpus: Sequence[Cpu]) -> None:
+        """The machine's vCPUs are these from now on; while none runs."""
+        self._cpus = cpus
+        self._census = Census(cpus, self._lock)
 
     def _begin(self, timeout: float | None) -> int:
         now = time.monotonic_ns()
+        with self._lock:
+            self.running = True
         self._deadline_ns = None if timeout is None else now + int(timeout * 1e9)
         self.result = None
         self._failure = None
@@ -185,7 +267,7 @@ class Runner:
     def _thread(self, cpu: Cpu, active: Sequence[Cpu], observer: Observer | None, ended: Event) -> None:
         try:
             self._take([cpu])
-            while self.result is None and self._failure is None and not cpu.halted:
+            while self.result is None and self._failure is None and not cpu.halted and not self._changes:
                 reason = self._enter(cpu, observer)
                 if reason.answerable:
                     self._serve(cpu, observer)
@@ -229,17 +311,16 @@ class Runner:
         self, active: Sequence[Cpu], observer: Observer | None, instructions: int | None, single_exit: bool
     ) -> Iterator[Exit]:
         alone = len(active) == 1
-        budget = instructions
         sleeps = active[0].vcpu.sleeps and not alone
-        while self.result is None:
+        while self.result is None and not self._changes:
             ran = self._own is None
             for cpu in active:
-                if cpu.halted or self.result is not None:
+                if cpu.halted or self.result is not None or self._changes:
                     continue
                 if sleeps and self._sleeps_on(cpu, active):
                     continue
-                slice_ns, slice_instructions = self._slice(alone, budget)
-                before = cpu.vcpu.instructions_retired() if budget is not None else 0
+                slice_ns, slice_instructions = self._slice(alone, self._budget)
+                before = cpu.vcpu.instructions_retired() if self._budget is not None else 0
                 reason: ExitReason | None
                 if self._own is not None:
                     reason = self._own.run(
@@ -255,14 +336,14 @@ class Runner:
                         single_exit=single_exit,
                         observer=observer,
                     )
-                if budget is not None:
-                    budget -= cpu.vcpu.instructions_retired() - before
+                if self._budget is not None:
+                    self._budget -= cpu.vcpu.instructions_retired() - before
                 if reason is not None:
                     yield from self._settle_turn(cpu, reason, active, observer, single_exit)
-                if budget is not None and budget <= 0:
+                if self._budget is not None and self._budget <= 0:
                     self.finish(End.INSTRUCTION_LIMIT, f"{instructions} instructions were executed", cpu=cpu)
 
-            if not ran and self.result is None and self._own is not None:
+            if not ran and self.result is None and not self._changes and self._own is not None:
                 if len(active) < len(self._cpus):  # a step of one vCPU: nobody comes to wake it
                     cpu = active[0]
                     self.finish(End.HALT, f"vCPU {cpu.index} sleeps until another wakes it", cpu=cpu)
@@ -275,7 +356,15 @@ class Runner:
         if reason.answerable:
             self._serve(cpu, observer)
         if single_exit and reason not in (ExitReason.INTERRUPTED, ExitReason.INSTRUCTION_LIMIT):
-            yield cpu.vcpu.last_exit()
+            exit = cpu.vcpu.last_exit()
+            self._yielding = True
+            try:
+                yield exit
+            finally:
+                with self._lock:
+                    self._yielding = False
+            if cpu not in self._cpus:
+                return  # removed meanwhile
         self._settle(cpu, reason, active)
 
     def _slice(self, alone: bool, budget: int | None) -> tuple[int | None, int | None]:
@@ -328,7 +417,7 @@ class Runner:
             self._finish_badly(End.GAVE_UP, cpu)
 
     def _over(self) -> bool:
-        return self.result is not None or self._failure is not None or self._stop_requested
+        return self.result is not None or self._failure is not None or self._stop_requested or bool(self._changes)
 
     def _sleeps_on(self, cpu: Cpu, active: Sequence[Cpu]) -> bool:
         """In turn, nobody runs meanwhile: whether it is not this one's turn because it sleeps; the end if all do."""

@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from belljar.devices.apic_message import DeliveryMode
+from belljar.devices.cpu_signals import CpuSignals
 from belljar.devices.lapic import Lapic
 from belljar.devices.lapic_msrs import LapicMsrs
 from belljar.devices.lapic_registers import LVT_MASKED, MODE_MASK, MODE_SHIFT, Reg
@@ -217,6 +218,16 @@ class Seat:
         if self.activity is HALTED:
             self.activity = ACTIVE
         self.stale = True
+
+    def retire(self) -> None:
+        """The vCPU is removed: nothing will ever come for it."""
+        self.hooks = None
+        self.lapic.reset()
+        signals = self.lapic.signals
+        signals.restore(CpuSignals(lambda: None).state())
+        self.activity = WAIT_FOR_SIPI
+        self._initialized = False
+        self.stale = False
 
     def raise_cmci(self) -> None:
         """A corrected machine check (SDM 3A 11.5.1)."""

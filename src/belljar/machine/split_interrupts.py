@@ -37,6 +37,9 @@ class SplitInterrupts(OwnInterrupts):
             redirected=lambda pin: self._tell_engine(),
         )
 
+    def _add_lapic(self, index: int) -> None:
+        """The engine has it."""
+
     def _make_seat(self, cpu: Cpu, bus: Bus) -> SplitSeat:
         return SplitSeat(cpu, self.chips, bus)
 

@@ -46,6 +46,10 @@ class TurnInterrupts(OwnInterrupts):
         tsc.changed.append(lapic.timer.rearm)
         return Seat(cpu, lapic, bus, tsc_deadline=True)
 
+    def cpus_changed(self, cpus: Sequence[Cpu]) -> None:
+        """As `OwnInterrupts.cpus_changed`."""
+        self._cpus = cpus
+
     def _call(self) -> None:
         for cpu in self._cpus:
             cpu.vcpu.kick()

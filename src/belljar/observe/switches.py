@@ -57,7 +57,7 @@ class SwitchLog:
         self._machine = machine
         self._console = console
         self._limit = limit
-        self._rips = [cpu.registers.rip for cpu in machine.cpus]
+        self._rips = {cpu.index: cpu.registers.rip for cpu in machine.cpus}
         self._printed = 0
         self._tallies: dict[tuple[int, str, bool | None, int | None, int | None, int | None], _Tally] = {}
         self.switches: list[Switch] = []
@@ -97,7 +97,7 @@ class SwitchLog:
 
     def _whole(self, exit: Exit, printed: bool) -> Switch:
         cpu = cpu_of(self._machine, exit)
-        enter_rip, exit_rip = self._rips[exit.vcpu], cpu.registers.rip
+        enter_rip, exit_rip = self._rips.get(exit.vcpu, 0), cpu.registers.rip
         self._rips[exit.vcpu] = exit_rip
         common = (self.count, exit.vcpu, enter_rip, exit_rip, exit.reason.label)
         if isinstance(exit, PortIo):

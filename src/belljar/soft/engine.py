@@ -129,8 +129,24 @@ class SoftVm:
             vcpu.tsc.now = self.shared.platform.now_ns
         if self._tsc_khz is not None:
             vcpu.tsc.set_khz(self._tsc_khz)
+        if self.vcpus:  # one that is added later is as the others
+            first = self.vcpus[0]
+            vcpu.exiting_msrs, vcpu.exits_on_hypercalls = first.exiting_msrs, first.exits_on_hypercalls
+            if self.shared.platform is not None:
+                vcpu.tsc.now = self.shared.platform.now_ns
         self.vcpus.append(vcpu)
         return vcpu
+
+    def retire_vcpu(self, index: int) -> None:
+        """Give a vCPU back."""
+        self._check_open()
+        for vcpu in self.vcpus:
+            if vcpu.index == index:
+                if vcpu.interfaces_made is not None:
+                    vcpu.interfaces_made.reset()  # their timers are the machine's
+                self.vcpus.remove(vcpu)
+                vcpu.close()
+                return
 
     def use_chips(self, which: str) -> None:
         """`user` only. Raises FeatureUnsupported for others: there is no kernel beneath whose chips could be used."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from threading import Event, Lock, get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING
+
+from belljar.wishes import Wish
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
@@ -18,30 +20,12 @@ RECHECK_S = 0.02
 """How long to rely on a vCPU that was running to serve what waits; it may have stopped for good meanwhile."""
 
 
-class _Wish:
-    """Something to do, and what became of it."""
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self.action = action
-        self.done = Event()
-        self.failure: BaseException | None = None
-
-    def grant(self) -> None:
-        """Do it."""
-        try:
-            self.action()
-        except BaseException as failure:  # the wisher's to see, not the vCPU's
-            self.failure = failure
-        finally:
-            self.done.set()
-
-
 class Requests:
     """Those of one VM. `waiting` is empty most of the time."""
 
     def __init__(self, vcpus: Iterable[SoftVcpu]) -> None:
         self._vcpus = vcpus
-        self.waiting: deque[_Wish] = deque()
+        self.waiting: deque[Wish] = deque()
         self._serving = Lock()
 
     def perform(self, action: Callable[[], None]) -> None:
@@ -50,17 +34,16 @@ class Requests:
         if running is not None and running.runner == get_ident():
             action()
             return
-        wish = _Wish(action)
+        wish = Wish(action)
         self.waiting.append(wish)
-        while not wish.done.is_set():
+        while True:
             for vcpu in self._vcpus:
                 vcpu.request()
             # In this order: one that begins to run after this look finds the wish before it does anything.
             if self._running() is None:
                 self.serve()
-            wish.done.wait(RECHECK_S)
-        if wish.failure is not None:
-            raise wish.failure
+            if wish.wait(RECHECK_S):
+                return
 
     def _running(self) -> SoftVcpu | None:
         return next((vcpu for vcpu in self._vcpus if vcpu.runs), None)
