@@ -64,8 +64,8 @@ class ObservedProcessor:
         end = self.inner.spent + budget
         return self._seen(self.inner.enter(budget), end)
 
-    def enter_exactly(self, budget: int) -> int:
-        """As `Processor.enter_exactly`."""
+    def enter_exactly(self, budget: int, *devices: object) -> int:
+        """As `Processor.enter_exactly`, but with every exit: no access to `devices` is carried out here."""
         self.settle()
         reason: int = self.inner.enter_exactly(budget)
         end = self.inner.spent_before + budget

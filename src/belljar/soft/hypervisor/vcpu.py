@@ -15,7 +15,7 @@ from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.events import VALID, forget, inject_exception, most_nmis
 from belljar.soft.hypervisor.exit_log import ExitLog
-from belljar.soft.hypervisor.handlers.ends import stepped
+from belljar.soft.hypervisor.handlers.ends import halt, stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.reasons import Reason
@@ -67,6 +67,12 @@ NO_DEVICE = (1 << 64) - 1
 
 PRIMARY_CONTROLS, ENTRY_INTERRUPTION_INFO = int(Field.PRIMARY_CONTROLS), int(Field.ENTRY_INTERRUPTION_INFO)
 INTERRUPT_WINDOW = int(Primary.INTERRUPT_WINDOW)
+HALTED = int(Reason.HLT)
+CARRIED_OUT = 0x100000
+"""Added to why an instruction was not carried out (`Processor.enter_exactly`)."""
+
+SHORTEST_RUN = 64
+"""Instructions in a run for which setting out for more than one entry would be dear."""
 PAUSE_LIMIT = int(Reason.PAUSE_LIMIT)
 INSTRUCTION_LIMIT = int(ExitReason.INSTRUCTION_LIMIT)
 LIMIT_REACHED = ExitReason.INSTRUCTION_LIMIT
@@ -246,18 +252,13 @@ class SoftVcpu:
         if self._waiting is not None:
             self.answer(None)
         reporting = single_exit or observer is not None
+        exactly = instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful
         begun = -1
         try:
-            if instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful:
-                # The shortest way for the shortest runs.
+            if exactly and instructions is not None and instructions <= SHORTEST_RUN:
                 begun = self.processor.enter_exactly(instructions)
                 if begun == PAUSE_LIMIT:
-                    log = self.log
-                    log.counts[INSTRUCTION_LIMIT] += 1
-                    log.made = self._limit_reached
-                    return LIMIT_REACHED
-            else:
-                self.memory.host_changed()
+                    return self._used_up()
             self.runner = get_ident()
             try:
                 if self.requests.waiting:
@@ -265,15 +266,49 @@ class SoftVcpu:
                 if bus is not self.bus:
                     self.bus = self.window.bus = bus
                 self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
+                if exactly:
+                    return self._run_exactly(deadline_ns, instructions or 0, begun)
+                self.memory.host_changed()
                 if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                     return self.end(self.interrupted)  # a run of single exits never gets to look below
                 if instructions is None and not self._careful:
                     return self._run_freely(deadline_ns)
-                return self._run_counting(deadline_ns, instructions, begun)
+                return self._run_counting(deadline_ns, instructions, -1)
             finally:
                 self.runner = 0
         except VmxError as error:
             raise self._failed(error) from None
+
+    def _used_up(self) -> ExitReason:
+        log = self.log
+        log.counts[INSTRUCTION_LIMIT] += 1
+        log.made = self._limit_reached
+        return LIMIT_REACHED
+
+    def _run_exactly(self, deadline_ns: int | None, instructions: int, begun: int) -> ExitReason:
+        """A short run that nobody looks at: device accesses on the page that was touched last are served on the way.
+
+        `begun`: why the processor came back already; -1: not entered.
+        """
+        if begun < 0:
+            window, device_gpa = self.window, self.mmu.device_gpa
+            if device_gpa >= 0:
+                window.device_gpa = device_gpa
+                begun = self.processor.enter_exactly(instructions, window, device_gpa)
+            else:
+                begun = self.processor.enter_exactly(instructions)
+            if begun == PAUSE_LIMIT:
+                return self._used_up()
+            ended = None
+            if begun == HALTED:
+                ended, begun = halt(self), PAUSE_BUDGET
+            elif begun >= CARRIED_OUT:
+                if self.window.failure is not None:
+                    self.window.fail()
+                ended, begun = self.carried_out(begun - CARRIED_OUT), PAUSE_BUDGET
+            if ended is not None:
+                return ended
+        return self._run_counting(deadline_ns, instructions, begun)
 
     def _failed(self, error: VmxError) -> EngineError:
         return EngineError(f"VM entry of vCPU {self.index} failed: {error}")

@@ -231,15 +231,41 @@ class Processor:
             raise self.failed(error)
         return cpu.exit_reason
 
-    def enter_exactly(self, budget: cython.longlong) -> int:
-        """`enter` after the host may have written memory; PAUSE_LIMIT if nothing happened but that the budget was used up."""
+    def enter_exactly(self, budget: cython.longlong, window: object = None, device_gpa: cython.ulonglong = ALL_ONES) -> int:
+        """`enter` after the host may have written memory; PAUSE_LIMIT if nothing happened but that the budget was used up.
+
+        With a `window`, instructions that touch the page `device_gpa`, of which the caller knows that it is a device's, are
+        carried out as by `emulate`, and the guest goes on. Where one did not come to its end, the answer is why, plus
+        CARRIED_OUT.
+        """
         cpu: cython.pointer(Cpu) = self.cpu
-        error: u32
+        reason: u32
+        left: i64 = budget
         if cpu.vmcs == cython.NULL:
             raise VmxError(ERROR_INVALID)
         self.memory.check_open()
         self.started = cpu.retired + cpu.charged
         host_wrote(cpu.host)
+        while True:
+            self.enter_once(left)
+            if window is None or not self.exited_on_device(device_gpa):
+                break
+            self.carry_out(window, device_gpa)
+            reason = cpu.exit_reason
+            if reason != PAUSE_BUDGET and reason != PAUSE_EMULATED:
+                return reason + CARRIED_OUT
+            left = budget - cython.cast(i64, cpu.retired + cpu.charged - self.started)
+            if left <= 0:
+                cpu.exit_reason = PAUSE_BUDGET
+                break
+        if cpu.exit_reason == PAUSE_BUDGET and cpu.retired + cpu.charged - self.started == cython.cast(u64, budget):
+            return PAUSE_LIMIT
+        return cpu.exit_reason
+
+    @cython.cfunc
+    def enter_once(self, budget: i64):
+        cpu: cython.pointer(Cpu) = self.cpu
+        error: u32
         if budget <= SHORT_RUN:  # over before another thread could be glad of the lock
             error = enter_guest(cpu, budget)
         else:
@@ -251,9 +277,17 @@ class Processor:
                 take_request(cpu)  # whoever saw the guest execute counts on it
         if error:
             raise self.failed(error)
-        if cpu.exit_reason == PAUSE_BUDGET and cpu.retired + cpu.charged - self.started == cython.cast(u64, budget):
-            return PAUSE_LIMIT
-        return cpu.exit_reason
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def exited_on_device(self, device_gpa: u64) -> cython.bint:
+        """Whether the last exit is an access to that page, and nothing else has to be looked after."""
+        cpu: cython.pointer(Cpu) = self.cpu
+        if cpu.exit_reason != EXIT_REASON_EPT_VIOLATION or (cpu.exit_gpa & PAGE_MASK) != device_gpa:
+            return False
+        if cpu.exit_qualification & QUALIFICATION_NMI_UNBLOCKED:
+            return False
+        return not vmcs_get(cpu.vmcs, FIELD_IDT_VECTORING_INFO) & INFO_VALID
 
     @property
     def spent_before(self) -> int:
@@ -266,11 +300,16 @@ class Processor:
         `device_gpa`: a page of which the caller knows that it is a device's, so that the window need not be asked. What
         devices may have written to memory meanwhile is seen, as after `HostMemory.host_changed`.
         """
-        cpu: cython.pointer(Cpu) = self.cpu
-        error: u32
-        if cpu.vmcs == cython.NULL:
+        if self.cpu.vmcs == cython.NULL:
             raise VmxError(ERROR_INVALID)
         self.memory.check_open()
+        self.carry_out(window, device_gpa)
+        return self.cpu.exit_reason
+
+    @cython.cfunc
+    def carry_out(self, window: object, device_gpa: u64):
+        cpu: cython.pointer(Cpu) = self.cpu
+        error: u32
         self._window = window
         cpu.window = cython.cast(cython.p_void, window)
         cpu.window_failed = 0
@@ -283,7 +322,6 @@ class Processor:
         fetch_and32(cython.address(cpu.kicked), ~cython.cast(u32, KICK_WINDOW))
         if error:
             raise self.failed(error)
-        return cpu.exit_reason
 
     @cython.cfunc
     def failed(self, error: u32):

@@ -178,6 +178,8 @@ cdef enum:  # basic exit reasons (SDM 3D appendix C), and above 16 bits what is 
     PAUSE_KICKED = 0x10003      # kick() without external-interrupt exiting
     PAUSE_DEBUG = 0x10005       # a breakpoint or watchpoint of the host's
     PAUSE_LIMIT = 0x10006       # enter_exactly(): the whole budget, and nothing else
+    CARRIED_OUT = 0x100000      # enter_exactly(): added to why an instruction was not carried out to its end
+    QUALIFICATION_NMI_UNBLOCKED = 0x1000  # EPT violation: IRET had ended NMI blocking (SDM 3C 28.2.3)
     PAUSE_REQUEST = 0x10007     # request(): another thread wants something done before the guest goes on
     PAUSE_IDLE = 0x10004        # not active, and nothing that the processor knows of will wake it
 
