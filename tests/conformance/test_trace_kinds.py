@@ -11,7 +11,7 @@ from belljar.machine import End, Machine
 from belljar.observe.report import run_report
 from belljar.observe.trace_kinds import KINDS, KindTrace
 from conformance.assembly import guest
-from conformance.test_interrupts import PIT_THROUGH_PIC
+from conformance.test_interrupts import PIT_THROUGH_PIC, PRIORITIES
 from conftest import open_or_skip
 
 CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]
@@ -74,6 +74,8 @@ def traced(
     assert all(found), written
     lines = [match.groups() for match in found if match]
     assert [int(line[0]) for line in lines] == list(range(1, len(lines) + 1))
+    times = [float(line[1]) for line in lines]
+    assert times == sorted(times), "time does not go back"
     return [(vcpu, kind, text) for _, _, vcpu, kind, text in lines], trace.notes
 
 
@@ -154,6 +156,13 @@ handler:
 """
     lines, _ = traced({"irq"}, guest(text), "soft", "user")
     assert ("vcpu0", "irq", "lapic: vector 0x50 requested, from ipi from cpu 0") in lines
+
+
+def test_time_is_told_right_in_the_middle_of_an_instruction() -> None:
+    lines, _ = traced({"irq"}, guest(PRIORITIES), "soft", "user")
+    taken = [text for _, _, text in lines if "delivered" in text]
+    assert [int(text.partition("after ")[2].partition(" ")[0]) < 100 for text in taken] == [True] * 3
+    assert not any("-" in text for text in taken)
 
 
 def test_nmi_is_shown_from_its_request_to_its_delivery() -> None:

@@ -44,6 +44,7 @@ Examples:
   belljar run add --reg rax=2 --reg rbx=2
   belljar run spin --timeout 0.5
   belljar run boot.bin --mode real --load 0x7c00 --trace
+  belljar run tick --engine soft --trace irq,timer
   belljar run kernel.elf --memory 64M --report report.json
   belljar run kernel --append "verbose root=1" --module disk.img=ro
 
@@ -278,7 +279,7 @@ COMMAND = Command(
             "trace",
             f"Write a line for every exit to FILE, or to stderr. With a list of kinds for those instead: "
             f"{', '.join(TRACE_KINDS)}.",
-            "[KINDS][:FILE]",
+            "[FILE|KINDS[:FILE]]",
             bare=TO_STDERR,
         ),
         Option(

@@ -26,11 +26,10 @@ class TraceLines:
 
     def __call__(self, cpu: int, kind: str, text: str) -> None:
         """One line; `cpu` is `NO_CPU` where no vCPU did it."""
-        now = seconds(self.now_ns())
         who = f"vcpu{cpu}" if cpu != NO_CPU else "-"
         with self._lock:
             self.count += 1
-            self._write(f"{self.count:>6} [{now}] {who:<5} {kind:<5} {text}\n")
+            self._write(f"{self.count:>6} [{seconds(self.now_ns())}] {who:<5} {kind:<5} {text}\n")
 
 
 def machine_time(machine: Machine) -> Callable[[], int]:

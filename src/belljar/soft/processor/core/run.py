@@ -35,7 +35,7 @@ def run_part(cpu: cython.pointer(Cpu), block: cython.pointer(Block), count: i64)
 def instructions_retired(cpu: cython.pointer(Cpu)) -> u64:
     """How many instructions were retired: before the one at work, or by a processor that is not running."""
     done: i64 = cpu.slice - cpu.remaining
-    if cpu.slice == 0:
+    if cpu.slice == 0 or cpu.window != cython.NULL:  # with the window open it is one by one, and cpu.insn may be an old one
         return cpu.retired
     return cpu.retired + done - (block_of(cpu.insn).count - cpu.insn.number)
 
