@@ -105,3 +105,9 @@ def test_a_kernel_of_real_mode_finds_its_vectors_ports_and_memory(engine: Engine
         if engine.name == "kvm" and result.end is End.CRASH and machine.console == b"po":
             pytest.skip("this host's KVM does not execute INT n at CPL 0")
         assert (result.end, result.status, machine.console) == (End.DEBUG_EXIT, PASSED, b"poiubdsrt\n")
+
+
+def test_code_without_a_header_may_have_the_test_device_too(engine: Engine) -> None:
+    code = bytes.fromhex("b83412 e7e0 e5e8 e6f4 f4")  # mov ax, 0x1234; out 0xe0, ax; in ax, 0xe8; out 0xf4, al; hlt
+    with Machine(code, engine=engine, test_device=True) as machine:
+        assert machine.run(timeout=20).status == 0x34 << 1 | 1

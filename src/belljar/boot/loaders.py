@@ -47,15 +47,17 @@ def load(
     ram: Iterable[tuple[int, int]] | None = None,
     command_line: str = "",
     modules: Iterable[tuple[str | os.PathLike[str], str]] = (),
+    program: str = "",
 ) -> Image:
     """The guest in a file, in whichever of `FORMATS` its content is (or in `format`).
 
     `load_gpa` says where raw code or a position-independent ELF goes, `entry_gva` where execution starts, `memory_size` (bytes)
     refuses what could not fit before it is read. `ram` is the machine's memory as (gpa, size); one piece of `memory_size`
-    from 0 if left out. `command_line` and `modules` (path, text) go to guests whose format hands them over. Raises LoadError
+    from 0 if left out. `command_line` and `modules` (path, text) go to guests whose format hands them over, the command line
+    behind the name `program` if there is one. Raises LoadError
     in one line for every unusable file, ConfigurationError for options that a format does not take.
     """
-    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules)
+    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules, program)
     with open_file(path) as source:
         return _load(source, options, format)
 
@@ -71,9 +73,10 @@ def load_bytes(
     ram: Iterable[tuple[int, int]] | None = None,
     command_line: str = "",
     modules: Iterable[tuple[str | os.PathLike[str], str]] = (),
+    program: str = "",
 ) -> Image:
     """The guest in `data`; otherwise as `load`."""
-    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules)
+    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules, program)
     with Source(printable(name), data=bytes(data)) as source:
         return _load(source, options, format)
 
@@ -85,6 +88,7 @@ def _options(
     ram: Iterable[tuple[int, int]] | None,
     command_line: str,
     modules: Iterable[tuple[str | os.PathLike[str], str]],
+    program: str,
 ) -> LoadOptions:
     for option, value in (("load", load_gpa), ("entry", entry_gva)):
         if value is not None and not 0 <= value < 1 << 64:
@@ -92,7 +96,7 @@ def _options(
     limit = MAX_IMAGE_SIZE if memory_size is None else min(memory_size, MAX_IMAGE_SIZE)
     if ram is None:
         ram = () if memory_size is None else ((0, memory_size),)
-    return LoadOptions(load_gpa, entry_gva, limit, tuple(ram), command_line, tuple(modules))
+    return LoadOptions(load_gpa, entry_gva, limit, tuple(ram), command_line, program, tuple(modules))
 
 
 def _load(source: Source, options: LoadOptions, format: str | None) -> Image:

@@ -90,7 +90,7 @@ def load(source: Source, options: LoadOptions) -> Image:
     ranges = memory_map(options.ram)
     room = Room(ranges, kernel.segments)
     cargo = place_modules(kernel, options, room)
-    command_line = c_string(options.command_line, "the command line")
+    command_line = c_string(options.whole_line, "the command line")
     size = len(_information(0, ranges, cargo.modules, command_line))
     gpa = place_information(kernel, room, size)
     information = _information(gpa, ranges, cargo.modules, command_line)

@@ -125,7 +125,7 @@ def load(source: Source, options: LoadOptions) -> Image:
     require_reach(kernel)
     room = Room(ranges, kernel.segments)
     cargo = place_modules(kernel, options, room)
-    command_line = c_string(options.command_line, "the command line")
+    command_line = c_string(options.whole_line, "the command line")
     information = _information(ranges, cargo.modules, command_line, load_base)
     gpa = place_information(kernel, room, len(information))
     return entered(kernel, options, NAME, cargo, information, gpa, ENTRY_MAGIC)

@@ -15,7 +15,7 @@ class LoadOptions:
     """`load_gpa` and `entry_gva` override where a guest lies and starts; `limit` bounds the bytes it may load.
 
     `ram` is the machine's memory as (gpa, size) in the order of addresses, for formats that tell the guest or place things
-    in it. `command_line` and `modules` (a file and the text that goes with it) are for formats that hand them over.
+    in it. `program` is put before the command line, where there is one. `command_line` and `modules` (a file and the text that goes with it) are for formats that hand them over.
     """
 
     load_gpa: int | None = None
@@ -23,4 +23,10 @@ class LoadOptions:
     limit: int = MAX_IMAGE_SIZE
     ram: tuple[tuple[int, int], ...] = ()
     command_line: str = ""
+    program: str = ""
     modules: tuple[tuple[str | PathLike[str], str], ...] = ()
+
+    @property
+    def whole_line(self) -> str:
+        """The command line as it is handed over."""
+        return f"{self.program} {self.command_line}".rstrip() if self.program else self.command_line

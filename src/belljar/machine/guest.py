@@ -78,7 +78,8 @@ def _load(config: MachineConfig) -> Image:
         "memory_size": config.memory_size,
         "format": config.format,
         "ram": config.memory_layout(),
-        "command_line": command_line(config),
+        "command_line": config.command_line,
+        "program": _program(config),
         "modules": config.modules,
     }
     if isinstance(config.guest, (bytes, bytearray, memoryview)):
@@ -89,12 +90,16 @@ def _load(config: MachineConfig) -> Image:
     return load(config.guest, **options)
 
 
-def command_line(config: MachineConfig) -> str:
-    """What a kernel is handed: `command_line`, behind the guest's name where there is the test device, as QEMU does it."""
+def _program(config: MachineConfig) -> str:
+    """What stands before a kernel's command line: the guest's name where there is the test device, as with QEMU."""
     if not config.test_device:
-        return config.command_line
-    name = "guest" if isinstance(config.guest, (bytes, bytearray, memoryview)) else os.fspath(config.guest)
-    return f"{name} {config.command_line}".rstrip()
+        return ""
+    return "guest" if isinstance(config.guest, (bytes, bytearray, memoryview)) else os.fspath(config.guest)
+
+
+def command_line(config: MachineConfig) -> str:
+    """What a kernel is handed."""
+    return f"{_program(config)} {config.command_line}".strip() if config.test_device else config.command_line
 
 
 def _check_strict(config: MachineConfig, image: Image) -> None:
