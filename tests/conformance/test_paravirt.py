@@ -9,6 +9,7 @@ from struct import unpack
 import pytest
 
 from belljar.devices.rtc import DEFAULT_START
+from belljar.engine import Engine
 from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
 from belljar.soft.hypervisor.paravirt.clock import decode_time_info, decode_wall_clock, to_ns
@@ -455,3 +456,68 @@ def test_hypercall_goes_with_its_feature(name: str, number: int) -> None:
     for without, answer in (((), 0), ((name,), U64 - 1000)):
         with ran(text, {"engine": "soft", "irqchip": "user", "mode": "long", "without": without}) as machine:
             assert machine.cpu.rax == answer
+
+
+MONOTONIC = """
+main:
+    mov eax, 1
+    cpuid
+    shr ebx, 24
+    shl ebx, 6
+    lea r14, [rbx + 0x9000]             # each vCPU has a structure of its own
+    mov eax, r14d
+    or eax, 1
+    xor edx, edx
+    mov ecx, 0x4B564D01
+    wrmsr
+    mov r13d, {rounds}
+again:
+    lock bts dword ptr [0xA000], 0
+    jc again
+retry:
+    mov r8d, [r14]
+    test r8d, 1
+    jnz retry
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    sub rax, [r14 + 8]
+    movsx ecx, byte ptr [r14 + 28]
+    test ecx, ecx
+    js right
+    shl rax, cl
+    jmp scaled
+right:
+    neg ecx
+    shr rax, cl
+scaled:
+    mov r9d, [r14 + 24]
+    mul r9
+    shrd rax, rdx, 32
+    add rax, [r14 + 16]
+    cmp r8d, [r14]
+    jne retry
+    cmp rax, [0xA008]
+    jae forward
+    inc dword ptr [0xA010]              # it went back
+forward:
+    mov [0xA008], rax
+    inc dword ptr [0xA014]
+    mov dword ptr [0xA000], 0
+    dec r13d
+    jnz again
+    done
+"""
+
+
+@pytest.mark.parametrize("khz", [None, 2_800_000])
+@pytest.mark.parametrize("clock", [None, "host"])
+def test_time_never_goes_back_from_one_vcpu_to_another(engine: Engine, clock: str | None, khz: int | None) -> None:
+    rounds = 1000 if engine.name == "soft" else 300
+    if engine.name == "kvm" and (khz is not None or clock is not None):
+        pytest.skip("the kernel's clock is what it is")
+    text = MONOTONIC.format(rounds=rounds)
+    with Machine(guest(text), engine=engine, mode="long", cpus=3, clock=clock, tsc_khz=khz) as machine:
+        assert machine.run(timeout=60).end is End.HALT
+        assert machine.memory.read_u32(0xA014) == 3 * rounds
+        assert machine.memory.read_u32(0xA010) == 0
