@@ -15,7 +15,8 @@ class LoadOptions:
     """`load_gpa` and `entry_gva` override where a guest lies and starts; `limit` bounds the bytes it may load.
 
     `ram` is the machine's memory as (gpa, size) in the order of addresses, for formats that tell the guest or place things
-    in it. `program` is put before the command line, where there is one. `command_line` and `modules` (a file and the text that goes with it) are for formats that hand them over.
+    in it. `program` is put before the command line, where there is one. `command_line` and `modules` (a file and the text
+    that goes with it) are for formats that hand them over.
     """
 
     load_gpa: int | None = None
