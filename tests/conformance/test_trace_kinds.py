@@ -106,13 +106,13 @@ def test_interrupt_is_followed_from_the_timer_to_its_end(engine: str) -> None:
     lines, notes = traced({"irq", "timer"}, "tick", engine, "user")
     assert notes == []
     texts = [(vcpu, re.sub(r"\d+ ns( late)?|\d\.\d{9}", "N", text)) for vcpu, _, text in lines]
-    start = texts.index(("-", "gsi 0 up: pit"))
+    start = texts.index(("-", "gsi 0 up (pit)"))
     follows = [line for line in texts[start:] if line[1].startswith(("gsi", "ioapic", "lapic"))]
     assert follows[:5] == [
-        ("-", "gsi 0 up: pit"),
-        ("-", "ioapic pin 2: sends vector 0x40 fixed edge to apic 0x0, from pit"),
-        ("vcpu0", "lapic: vector 0x40 requested, from pit"),
-        ("vcpu0", "lapic: vector 0x40 delivered after N, from pit"),
+        ("-", "gsi 0 up (pit)"),
+        ("-", "ioapic pin 2: sends vector 0x40 fixed edge to apic 0x0 (pit)"),
+        ("vcpu0", "lapic: vector 0x40 requested (pit)"),
+        ("vcpu0", "lapic: vector 0x40 delivered after N (pit)"),
         ("vcpu0", "lapic: vector 0x40 ended"),
     ]
     assert sum("delivered" in text for _, text in texts) == 3
@@ -123,7 +123,7 @@ def test_interrupt_is_followed_from_the_timer_to_its_end(engine: str) -> None:
 def test_8259_shows_its_part(engine: str) -> None:
     lines, _ = traced({"irq"}, guest(PIT_THROUGH_PIC), engine, "user")
     texts = [text for _, _, text in lines]
-    assert "pic pin 0: vector 0x20 requested, from pit" in texts
+    assert "pic pin 0: vector 0x20 requested (pit)" in texts
     taken = [text.partition(" after")[0] for text in texts if text.startswith("pic: ")]
     assert taken[:4] == ["pic: vector 0x20 delivered", "pic: vector 0x20 ended"] * 2
 
@@ -133,8 +133,8 @@ def test_level_triggered_line_goes_up_and_down(engine: str) -> None:
     lines, _ = traced({"irq"}, guest(LEVEL_AND_BACK), engine, "user")
     texts = [text for _, _, text in lines if "pit" not in text]
     order = [
-        texts.index("gsi 4 up: serial"),
-        texts.index("gsi 4 down: serial"),
+        texts.index("gsi 4 up (serial)"),
+        texts.index("gsi 4 down (serial)"),
         texts.index("lapic: vector 0x41 ended"),
     ]
     assert order == sorted(order)
@@ -155,7 +155,7 @@ handler:
     iretq
 """
     lines, _ = traced({"irq"}, guest(text), "soft", "user")
-    assert ("vcpu0", "irq", "lapic: vector 0x50 requested, from ipi from cpu 0") in lines
+    assert ("vcpu0", "irq", "lapic: vector 0x50 requested (ipi from cpu 0)") in lines
 
 
 def test_time_is_told_right_in_the_middle_of_an_instruction() -> None:
@@ -179,8 +179,8 @@ handler:
 """
     lines, _ = traced({"irq"}, guest(text), "soft", "user")
     texts = [text for _, _, text in lines]
-    assert texts[0] == "sends nmi edge to apic 0x0, from ipi from cpu 0"
-    assert texts[1] == "lapic: nmi requested, from ipi from cpu 0"
+    assert texts[0] == "sends nmi edge to apic 0x0 (ipi from cpu 0)"
+    assert texts[1] == "lapic: nmi requested (ipi from cpu 0)"
     assert texts[2].startswith("lapic: vector 0x02 delivered after ")
 
 
@@ -244,7 +244,7 @@ def test_kernels_chips_keep_their_timers_to_themselves() -> None:
 
 def test_kernels_chips_show_what_belljars_devices_raise() -> None:
     lines, notes = traced({"irq"}, guest(LEVEL_AND_BACK), "kvm", "kernel")
-    assert [text for _, _, text in lines] == ["gsi 4 up: serial", "gsi 4 down: serial"]
+    assert [text for _, _, text in lines] == ["gsi 4 up (serial)", "gsi 4 down (serial)"]
     assert "what belljar's devices raise" in notes[0]
 
 

@@ -51,6 +51,8 @@ class ApicMessage(NamedTuple):
     source: str = ""
     wide: bool = False
     redirection_hint: bool = False
+    shorthand: str = ""
+    """Whom an IPI's shorthand means, in words, for reports; the destination then says nothing."""
 
     @property
     def lowest_priority(self) -> bool:

@@ -528,8 +528,9 @@ class Lapic:
         deassert = delivery == DeliveryMode.INIT and bool(command & regs.ICR_LEVEL) and not command & regs.ICR_ASSERT
         logical = bool(command & regs.ICR_LOGICAL)
         source = f"ipi from cpu {self.apic_id}"
-        message = ApicMessage(vector, delivery, destination, logical, False, not deassert, source, wide)
         shorthand = command >> regs.ICR_SHORTHAND_SHIFT & 3
+        words = regs.SHORTHANDS[shorthand]
+        message = ApicMessage(vector, delivery, destination, logical, False, not deassert, source, wide, False, words)
         if shorthand == regs.SHORTHAND_NONE:
             self._bus.deliver(message)
         elif shorthand == regs.SHORTHAND_ALL:
