@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from bare_guest import RBX, RIP, LongGuest
 
 from oracles.cases import Case, Stop
 from oracles.on_linux import like_process
@@ -113,3 +116,44 @@ def test_store_across_into_an_absent_page_changes_nothing(world, tested, on_linu
     got = both(world, tested, on_linux, case)
     assert (got.vector, got.error & 7, got.cr2) == (14, 7, 0xD000)
     assert not got.memory
+
+
+FUNCTION_SIZE = 5
+FUNCTIONS = 0x20000
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_functions_patched_at_random_give_what_memory_says_at_each_call(seed):
+    """Functions side by side and across a page's end; stores of every size put new numbers, and the same code, over them."""
+    rng = random.Random(seed)
+    starts, at = [], FUNCTIONS
+    while at < FUNCTIONS + 0x1100:
+        starts.append(at)
+        at += FUNCTION_SIZE + rng.choice((0, 0, 0, 3, 40, 90))
+    memory = bytearray(0x1200)
+    for start in starts:
+        at = start - FUNCTIONS
+        memory[at : at + FUNCTION_SIZE] = bytes(
+            [0xB0, rng.randrange(256), 0x00, 0xC3, 0xC3]
+        )  # mov al, n; add bl, al; ret
+    program, expected, image = bytearray(b"\x31\xdb"), 0, bytes(memory)  # xor ebx, ebx
+    for _ in range(400):
+        if rng.random() < 0.5:
+            start = rng.choice(starts[-3:] if rng.random() < 0.2 else starts)
+            program += b"\xbe" + start.to_bytes(4, "little") + b"\xff\xd6"  # mov esi, start; call rsi
+            expected += memory[start - FUNCTIONS + 1]
+            continue
+        size = rng.choice((1, 2, 4, 8))
+        number = rng.choice(starts) - FUNCTIONS + 1
+        at = max(0, number - rng.randrange(size))
+        memory[number] = rng.randrange(256)
+        value = bytes(memory[at : at + size]).ljust(8, b"\0")
+        program += b"\x48\xba" + value + b"\xbf" + (FUNCTIONS + at).to_bytes(4, "little")  # mov rdx, value; mov edi, at
+        program += {1: b"\x88\x17", 2: b"\x66\x89\x17", 4: b"\x89\x17", 8: b"\x48\x89\x17"}[size]  # mov [rdi], rdx
+    with LongGuest() as guest:
+        guest.write(FUNCTIONS, image)
+        guest.write(0x40000, bytes(program) + b"\xf4")
+        guest.cpu.put(RIP, 0x40000)
+        end = guest.resume()
+        assert end.vector is None
+        assert end.registers[RBX] & 0xFF == expected & 0xFF

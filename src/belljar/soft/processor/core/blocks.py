@@ -155,8 +155,10 @@ def enter_page(host: cython.pointer(Host), block: cython.pointer(Block), hpa: u6
     page: u64 = hpa >> PAGE_SHIFT
     if host.code_pages[page] == cython.NULL:
         drop_write_entries(host, host_pointer(host, hpa))
+        host.code_parts[page] = 0
     elif host.code_pages[page] == cython.address(no_block):
         host.code_pages[page] = cython.NULL
+        host.code_parts[page] = 0
     if second:
         block.page_next2 = host.code_pages[page]
     else:
@@ -220,6 +222,19 @@ def block_touches(block: cython.pointer(Block), hpa: u64, end: u64) -> cython.bi
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def parts_of(hpa: u64, size: u64) -> u64:
+    """The 64th parts of a page that `size` bytes from `hpa` on touch, as far as they lie in the page, as bits."""
+    first: u64 = (hpa & PAGE_OFFSET) >> PART_SHIFT
+    last: u64 = ((hpa & PAGE_OFFSET) + size - 1) >> PART_SHIFT
+    if last > 63 or size == 0:
+        last = 63
+    return (ALL_ONES >> (63 - (last - first))) << first
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def code_written(host: cython.pointer(Host), hpa: u64, size: u64) -> cython.bint:
@@ -228,11 +243,14 @@ def code_written(host: cython.pointer(Host), hpa: u64, size: u64) -> cython.bint
     last: u64 = (hpa + size - 1) >> PAGE_SHIFT
     block: cython.pointer(Block)
     following: cython.pointer(Block)
+    start: u64 = hpa
     hit: cython.bint = False
     if size == 0:
         return False
     while page <= last and page < host.code_page_room:
         block = host.code_pages[page]
+        if not host.code_parts[page] & parts_of(start, hpa + size - start):
+            block = cython.NULL
         while block != cython.NULL and block != cython.address(no_block):
             following = page_link(block, page)[0]
             if block_touches(block, hpa, hpa + size):
@@ -240,6 +258,7 @@ def code_written(host: cython.pointer(Host), hpa: u64, size: u64) -> cython.bint
                 hit = True
             block = following
         page += 1
+        start = page << PAGE_SHIFT
     return hit
 
 
@@ -416,6 +435,7 @@ def new_block(cpu: cython.pointer(Cpu), gva: u64, hpa: u64, limit: u64) -> cytho
     place: cython.pointer(u8) = cpu.fill_host
     block: cython.pointer(Block) = block_room(host)
     bucket: cython.pointer(cython.pointer(Block))
+    first: u64
     status: cython.int
     if block == cython.NULL:
         return request_exit(cpu, EXIT_REASON_TRIPLE_FAULT, 0)
@@ -426,9 +446,14 @@ def new_block(cpu: cython.pointer(Cpu), gva: u64, hpa: u64, limit: u64) -> cytho
     if status != NEXT:
         return status
     keep_bytes(host, block)
+    first = block.bytes
     enter_page(host, block, hpa, False)
-    if block.hpa_next_page and (block.hpa_next_page >> PAGE_SHIFT) != (hpa >> PAGE_SHIFT):
-        enter_page(host, block, block.hpa_next_page, True)
+    if block.hpa_next_page:
+        first = PAGE_SIZE - (hpa & PAGE_OFFSET)
+        if (block.hpa_next_page >> PAGE_SHIFT) != (hpa >> PAGE_SHIFT):
+            enter_page(host, block, block.hpa_next_page, True)
+        host.code_parts[block.hpa_next_page >> PAGE_SHIFT] |= parts_of(block.hpa_next_page, block.bytes - first)
+    host.code_parts[hpa >> PAGE_SHIFT] |= parts_of(hpa, first)
     bucket = cython.address(host.hash[block_hash(hpa, block.mode)])
     block.hash_next = bucket[0]
     bucket[0] = block

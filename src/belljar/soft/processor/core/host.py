@@ -69,14 +69,21 @@ def drop_bank_writes(entries: cython.pointer(TlbEntry), page: u64) -> cython.voi
 def host_reserve_code_pages(host: cython.pointer(Host), pages: u64) -> cython.bint:
     """Make room in the table of pages with code for `pages` pages. False: out of memory."""
     table: cython.pointer(cython.pointer(Block))
+    parts: cython.pointer(u64)
     if pages <= host.code_page_room:
         return True
     table = cython.cast(cython.pointer(cython.pointer(Block)), calloc(pages, cython.sizeof(cython.pointer(Block))))
-    if table == cython.NULL:
+    parts = cython.cast(cython.pointer(u64), calloc(pages, cython.sizeof(u64)))
+    if table == cython.NULL or parts == cython.NULL:
+        free(table)
+        free(parts)
         return False
     if host.code_pages != cython.NULL:
         memcpy(table, host.code_pages, host.code_page_room * cython.sizeof(cython.pointer(Block)))
+        memcpy(parts, host.code_parts, host.code_page_room * cython.sizeof(u64))
         free(host.code_pages)
+        free(host.code_parts)
     host.code_pages = table
+    host.code_parts = parts
     host.code_page_room = pages
     return True

@@ -85,6 +85,8 @@ def free_code(host: cython.pointer(Host)) -> cython.void:
     free(host.hash)
     free(host.jumps)
     free(host.code_pages)
+    free(host.code_parts)
+    host.code_parts = cython.NULL
     host.hash = host.jumps = host.code_pages = cython.NULL
     host.code_page_room = 0
 

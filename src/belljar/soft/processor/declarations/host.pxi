@@ -15,6 +15,7 @@ ctypedef struct Host:      # one host-physical address space and the code decode
     u64 epoch              # last number given to a cpu.epoch
     Cpu *cpus              # linked by cpu.next_cpu
     Block **code_pages     # by hpa >> 12: blocks of that page; room for code_page_room pages
+    u64 *code_parts        # by hpa >> 12: which 64th parts of the page blocks have bytes in, or had
     u64 code_page_room
     Block **hash           # by physical address and mode
     Block **jumps          # by linear address: a hint, always verified

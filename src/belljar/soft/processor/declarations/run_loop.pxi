@@ -11,6 +11,7 @@ cdef enum:  # bits of cpu.events: the run loop looks between blocks
 
 cdef enum:  # sizes
     PAGE_SHIFT = 12
+    PART_SHIFT = 6          # of the 64 parts of a page that are told apart where code is concerned
     PAGE_SIZE = 4096
     PAGE_OFFSET = 0xFFF
     TLB_ENTRIES = 1024      # a power of two
