@@ -141,4 +141,7 @@ def test_explain_what_interrupts_tells_only_of_them(belljar: Belljar) -> None:
     assert done.out.startswith("Interrupts at the start, chips: user\n")
     assert "Where lines lead" in done.out
     assert "Guest memory" not in done.out
+    done = belljar("explain", "tick", "--engine", "soft", "--irqchip", "user", "--what", "interrupts", "--json")
+    assert json.loads(done.out)["interrupts"]["chips"] == "user"
+    assert list(json.loads(done.out)) == ["interrupts"]
     assert belljar("explain", "tick", "--what", "nothing").status == 125

@@ -40,7 +40,8 @@ def run(given: dict[str, Any]) -> int:
         if page is not None:
             page.close()
     if given["as_json"]:
-        print(json.dumps(found.as_dict(), indent=2))
+        plain = found.as_dict()
+        print(json.dumps({INTERRUPTS: plain[INTERRUPTS]} if given["what"] == INTERRUPTS else plain, indent=2))
     elif html is None:
         from belljar.observe.explain_text import explain_lines, interrupt_lines
 
@@ -65,7 +66,7 @@ COMMAND = Command(
             values.limit, default=DEFAULT_LIMIT,
         ),
         Option(
-            "--what", "what", "Tell only of that, as text: interrupts (where lines lead, and every interrupt chip).",
+            "--what", "what", "Tell only of that, as text or JSON: interrupts (where lines lead, and every interrupt chip).",
             choices=("all", INTERRUPTS), default="all",
         ),
         Option("--json", "as_json", "Write JSON.", switch=True),
