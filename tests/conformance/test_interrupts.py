@@ -330,7 +330,8 @@ trampoline:
     mov ds, ax
     lock inc byte ptr [COUNT]
     cli
-    hlt
+1:  hlt                         # KVM lets a late start-up IPI, which it does not hear, end a halt
+    jmp 1b
 trampoline_end:
 """
 
