@@ -70,7 +70,8 @@ USE_SOFT = "`--engine soft` can"
 def no_frequency(khz: int, why: object) -> FeatureUnsupported:
     """What to say where a host's time-stamp counter cannot be scaled."""
     return FeatureUnsupported(
-        f"this host's KVM gives guests no time-stamp counter of {khz} kHz: {why}", hint="`--engine soft` does"
+        f"this host's KVM gives guests no time-stamp counter of {khz} kHz: {getattr(why, 'message', why)}",
+        hint="`--engine soft` does",
     )
 
 

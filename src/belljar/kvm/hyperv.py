@@ -41,7 +41,7 @@ def cpuid_table(kvm: Kvm, base: bytes) -> bytes:
         leaves = kvm.supported_hyperv_cpuid()
     except (CapabilityMissing, KvmCallFailed) as error:
         raise FeatureUnsupported(
-            f"this host's KVM has no Hyper-V interface for guests: {error}", hint="`--engine soft` has one"
+            f"this host's KVM has no Hyper-V interface for guests: {error.message}", hint="`--engine soft` has one"
         ) from None
     return merge(base, (bytes(leaf) for leaf in leaves))
 

@@ -13,6 +13,7 @@ from belljar.errors import BelljarError
 from belljar.exits import ExitReason
 from belljar.machine import End, Machine
 from belljar.observe.doctor_model import FeatureProbe, ModeProbe, SpeedProbe
+from belljar.x86.cpuid import HYPERV_SIGNATURE
 from belljar.x86.modes import MODES
 from belljar.x86.paging import size_name
 
@@ -135,6 +136,9 @@ def feature_probes(engine: Engine) -> list[FeatureProbe]:
         ("collected port writes", _batching),
         ("KVM_TRANSLATE", _translate),
         *((f"interrupts, --irqchip {which}", partial(_interrupts, which)) for which in engine.chips),
+        ("kvmclock", _clock),
+        ("Hyper-V, --hyperv", _hyperv),
+        ("TSC scaling, --tsc-khz", _frequency),
     )
     found = []
     for name, probe in probes:
@@ -200,6 +204,30 @@ def _batching(engine: Engine) -> bool:
 def _interrupts(which: str, engine: Engine) -> bool:
     with Machine("tick", engine=engine, irqchip=which) as machine:
         return machine.run(timeout=TIMEOUT).end is End.HALT and machine.console == b"ttt\n"
+
+
+_SYSTEM_TIME = bytes.fromhex("66b9014d564b 66b801500000 6631d2 0f30 f4")
+"""mov ecx, MSR_KVM_SYSTEM_TIME_NEW; mov eax, 0x5001; xor edx, edx; wrmsr; hlt."""
+_SYSTEM_TIME_GPA = 0x5000
+_HYPERVISOR = bytes.fromhex("66b800000040 0fa2 f4")
+"""mov eax, 0x40000000; cpuid; hlt."""
+_PROBED_KHZ = 1_234_000
+
+
+def _clock(engine: Engine) -> bool:
+    with _real(engine, _SYSTEM_TIME) as machine:
+        return machine.run(timeout=TIMEOUT).end is End.HALT and machine.memory.read_u32(_SYSTEM_TIME_GPA) > 0
+
+
+def _hyperv(engine: Engine) -> bool:
+    with _real(engine, _HYPERVISOR, irqchip=engine.chips[0], hyperv=True) as machine:
+        machine.run(timeout=TIMEOUT)
+        return machine.cpu["ebx"].to_bytes(4, "little") == HYPERV_SIGNATURE[:4]
+
+
+def _frequency(engine: Engine) -> bool:
+    with _real(engine, b"\xf4", tsc_khz=_PROBED_KHZ) as machine:
+        return machine.run(timeout=TIMEOUT).end is End.HALT
 
 
 def _translate(engine: Engine) -> bool:

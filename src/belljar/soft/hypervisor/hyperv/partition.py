@@ -6,10 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from belljar.exits import ExitReason
     from belljar.soft.hypervisor.hyperv.synic import Message
     from belljar.soft.hypervisor.shared import Shared
-    from belljar.soft.hypervisor.vcpu import SoftVcpu
 
 CONNECTIONS = 1 << 24
 """Connection ids have so many values (TLFS, HV_CONNECTION_ID)."""
@@ -39,12 +37,6 @@ class Partition:
     def takes_hypercalls(self) -> bool:
         """Whether VMCALL means Hyper-V's: the guest has said what it is (TLFS 3.13)."""
         return self.guest_os_id != 0
-
-    def call(self, vcpu: SoftVcpu) -> ExitReason | None:
-        """Serve a VMCALL."""
-        from belljar.soft.hypervisor.hyperv.hypercalls import hypercall  # which knows partitions
-
-        return hypercall(self, vcpu)
 
     def state(self) -> dict[str, Any]:
         """The MSRs; ports belong to those who made them."""
