@@ -199,3 +199,20 @@ def test_closed_standard_files_harm_nobody(fd: int, tmp_path: Path, kvm: object)
 def test_run_leaves_nothing_behind(belljar: Belljar, kvm: object, leaves_nothing: None) -> None:
     for arguments in (["hello-long"], ["triple-fault"], ["nosuch"], ["hello-long", "--memory", "1"], ["ping-pong"]):
         belljar("run", *arguments)
+
+
+def test_test_device_is_there_when_asked_for(belljar: Belljar, guest: Guest, engine_name: str) -> None:
+    code = guest("b02a e6e0 e4e8 e6f4 f4")  # mov al, 42; out 0xe0, al; in al, 0xe8; out 0xf4, al; hlt
+    assert belljar("run", code, "--engine", engine_name, "--test-device").status == 42 << 1 | 1
+    assert belljar("run", code, "--engine", engine_name).status == 0xFF << 1 & 0xFF | 1
+
+
+def test_soft_says_whose_chips_serve(belljar: Belljar) -> None:
+    done = belljar("run", "tick", "--engine", "soft", "--irqchip", "kernel")
+    assert (done.status, done.out) == (0, "ttt\n")
+    assert "belljar's own serve --irqchip kernel" in done.err
+
+
+def test_reset_is_an_end_of_the_guests_own_will(belljar: Belljar, guest: Guest) -> None:
+    code = guest("b0fe e664 ebfe")  # mov al, 0xfe; out 0x64, al; jmp $
+    assert (belljar("run", code, "--engine", "soft").status, belljar("run", code, "--engine", "soft").err) == (0, "")

@@ -24,7 +24,7 @@ GUEST_OPTIONS = (
     ),
     Option("--page-size", "page_size", "Size of the pages that the start mode maps.", choices=tuple(PAGE_SIZES)),
     Option("--cpl", "cpl", "Privilege level that the guest starts at.", choices=("0", "3")),
-    Option("--memory", "memory", "Guest memory, such as 64K, 16M, 1G. Default: 16M.", "SIZE", values.size),
+    Option("--memory", "memory", "Guest memory, as 64K or 1G. Default: 16M, with --test-device 128M.", "SIZE", values.size),
     Option("--cpus", "cpus", "Number of vCPUs. Default: what the sample asks for, else 1.", "N", values.count),
     Option(
         "--irqchip", "irqchip",
