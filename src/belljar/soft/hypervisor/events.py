@@ -12,7 +12,7 @@ from belljar.soft.processor.fields import Field
 from belljar.x86.vectors import check_exception, vector_name
 
 if TYPE_CHECKING:
-    from belljar.soft.hypervisor.vcpu import SoftVcpu
+    from belljar.soft.hypervisor.vcpu_events import VcpuEvents
 
 VALID = 1 << 31
 HAS_ERROR = 1 << 11
@@ -75,7 +75,7 @@ def most_nmis(processor: Processor) -> int:
     return 1 if waiting & VALID and waiting & KIND_MASK == Kind.NMI << KIND_SHIFT else 2
 
 
-def put_off(vcpu: SoftVcpu) -> int | None:
+def put_off(vcpu: VcpuEvents) -> int | None:
     """Make room for an exception: what the next entry was to deliver waits, or comes by itself.
 
     Interrupts and NMIs wait until the guest takes them again; INT n and its like are executed again. An exception cannot
@@ -97,7 +97,7 @@ def put_off(vcpu: SoftVcpu) -> int | None:
     return None
 
 
-def inject_exception(vcpu: SoftVcpu, vector: int, error: int | None, payload: int | None) -> None:
+def inject_exception(vcpu: VcpuEvents, vector: int, error: int | None, payload: int | None) -> None:
     """An exception of the host's at the next VM entry (`belljar.engine.Vcpu.inject_exception`)."""
     check_exception(vector, error, payload)
     waiting = put_off(vcpu)
@@ -109,7 +109,7 @@ def inject_exception(vcpu: SoftVcpu, vector: int, error: int | None, payload: in
     vcpu.processor.set_payload(payload)
 
 
-def forget(vcpu: SoftVcpu) -> None:
+def forget(vcpu: VcpuEvents) -> None:
     """The vCPU is reset: nothing is delivered that waited for it."""
     vcpu.nmis = 0
     vcpu.put_off = None

@@ -22,7 +22,7 @@ from belljar.x86.msr import MCG_CAP_OFFERED, Msr
 from belljar.x86.vectors import Vector
 
 if TYPE_CHECKING:
-    from belljar.soft.hypervisor.vcpu import SoftVcpu
+    from belljar.soft.hypervisor.vcpu_events import VcpuEvents
 
 CAPABILITIES = BANKS | MCG_CAP_OFFERED
 
@@ -86,7 +86,7 @@ class MachineChecks:
 
 
 def inject_machine_check(
-    vcpu: SoftVcpu, bank: int, status: int, mcg_status: int, address: int, misc: int
+    vcpu: VcpuEvents, bank: int, status: int, mcg_status: int, address: int, misc: int
 ) -> Consequence:
     """An error of the host's (`belljar.engine.Vcpu.inject_machine_check`)."""
     check_error(BANKS, bank, status, mcg_status, address, misc)

@@ -12,8 +12,7 @@ from belljar.errors import ClosedError, ConfigurationError, EngineError, Feature
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import controls, msr_access, state
 from belljar.soft.hypervisor.answers import finish
-from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.hypervisor.events import VALID, forget, inject_exception, most_nmis
+from belljar.soft.hypervisor.events import forget
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import halt, stepped
 from belljar.soft.hypervisor.handlers.table import HANDLERS
@@ -23,6 +22,7 @@ from belljar.soft.hypervisor.requests import Requests
 from belljar.soft.hypervisor.shared import Shared
 from belljar.soft.hypervisor.start import check_pages, start_special
 from belljar.soft.hypervisor.tsc import GuestTsc
+from belljar.soft.hypervisor.vcpu_events import VcpuEvents
 from belljar.soft.hypervisor.window import DeviceWindow
 from belljar.soft.processor._core import Processor, VmcsRegion, VmxError
 from belljar.soft.processor.fields import Field
@@ -33,8 +33,6 @@ from belljar.x86.walker import walk
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.machine_checks import MachineChecks
     from belljar.soft.hypervisor.paravirt.interfaces import Interfaces
-    from belljar.x86.machine_check import Consequence
-    from belljar.x86.mp_state import MpState
 
 CHUNK = 5_000
 """Instructions until the first look at the clock."""
@@ -55,8 +53,6 @@ KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
 
 INSTRUCTION_BYTES = 15
 
-CPUID_MCA = 1 << 14
-"""Leaf 1, EDX (SDM 2A CPUID)."""
 
 PORT_ACCESS = int(Reason.IO)
 port_access = HANDLERS[PORT_ACCESS]
@@ -65,8 +61,6 @@ port_access = HANDLERS[PORT_ACCESS]
 NO_DEVICE = (1 << 64) - 1
 """No page's address."""
 
-PRIMARY_CONTROLS, ENTRY_INTERRUPTION_INFO = int(Field.PRIMARY_CONTROLS), int(Field.ENTRY_INTERRUPTION_INFO)
-INTERRUPT_WINDOW = int(Primary.INTERRUPT_WINDOW)
 HALTED = int(Reason.HLT)
 CARRIED_OUT = 0x100000
 """Added to why an instruction was not carried out (`Processor.enter_exactly`)."""
@@ -95,7 +89,7 @@ class _Closed:
         raise ClosedError(f"vCPU {self._index} is closed")
 
 
-class SoftVcpu:
+class SoftVcpu(VcpuEvents):
     """One virtual CPU of the soft engine. Handlers use `processor`, `mmu`, `memory`, `bus`, `window`, `log` and `debug`."""
 
     def __init__(self, index: int, mmu: Mmu, msr_bitmap_hpa: int, shared: Shared | None = None) -> None:
@@ -458,32 +452,6 @@ class SoftVcpu:
             processor.apic_base = written.value
         finish(processor, reason, value)
 
-    @property
-    def has_machine_checks(self) -> bool:
-        """Whether the feature MCA is not switched off."""
-        return bool(self.processor.cpuid(1, 0)[3] & CPUID_MCA)
-
-    @property
-    def machine_checks(self) -> MachineChecks:
-        """The banks, made when somebody first looks at them."""
-        if self._machine_checks is None:
-            from belljar.soft.hypervisor.machine_checks import MachineChecks  # few ever do
-
-            self._machine_checks = MachineChecks()
-        return self._machine_checks
-
-    def inject_machine_check(
-        self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
-    ) -> Consequence:
-        """An error of the host's making (`belljar.engine.Vcpu.inject_machine_check`)."""
-        from belljar.soft.hypervisor.machine_checks import inject_machine_check  # as above
-
-        self._open()
-        if not self.has_machine_checks:
-            raise FeatureUnsupported("this machine's processors have no machine checks", hint="leave out --without mca")
-        self._refuse_waiting()
-        return inject_machine_check(self, bank, status, mcg_status, address, misc)
-
     def end_next(self, exit: Exit) -> None:
         """The next run ends at once, with `exit`."""
         self.log.counts[exit.reason] += 1
@@ -507,82 +475,6 @@ class SoftVcpu:
     def last_exit(self) -> Exit:
         """The exit that ended the last `run`, whole."""
         return self.log.last()
-
-    @property
-    def sleeps(self) -> bool:
-        """Never: HLT is an exit."""
-        return False
-
-    def asleep(self) -> bool:
-        """Never: HLT is an exit."""
-        return False
-
-    def leave_halt(self) -> None:
-        """Nothing to do: RIP is behind the HLT."""
-
-    @property
-    def mp_state(self) -> MpState:
-        """RUNNABLE: the local APICs, which know of INIT and HLT, are the machine's."""
-        from belljar.x86.mp_state import MpState  # few ask
-
-        self._open()
-        return MpState.RUNNABLE
-
-    @mp_state.setter
-    def mp_state(self, value: MpState) -> None:
-        """Raises FeatureUnsupported for any but RUNNABLE."""
-        if value is not self.mp_state:
-            raise FeatureUnsupported(
-                "the soft engine has no local APICs of its own", hint="Cpu.mp_state, --irqchip user"
-            )
-
-    def inject_interrupt(self, vector: int) -> bool:
-        """An external interrupt with the next VM entry; False if that delivers something already (SDM 3C 25.8.3)."""
-        processor = self._open()
-        if processor.vmread(ENTRY_INTERRUPTION_INFO) & VALID or self.put_off is not None:
-            return False
-        processor.inject_interrupt(vector)
-        return True
-
-    def ready_for_interrupt(self) -> bool:
-        """Whether RFLAGS.IF is set, and neither a shadow nor another event is in the way."""
-        return self.processor.interruptible and self._waiting is None
-
-    def request_interrupt_window(self, wanted: bool) -> None:
-        """Interrupt-window exiting (SDM 3C table 25-6)."""
-        self.want(INTERRUPT_WINDOW, wanted or self.put_off is not None)
-
-    def want(self, control: int, wanted: bool) -> None:
-        """Switch a primary processor-based control."""
-        before = self.processor.vmread(PRIMARY_CONTROLS)
-        after = before | control if wanted else before & ~control
-        if after != before:
-            self.processor.vmwrite(PRIMARY_CONTROLS, after)
-
-    @property
-    def task_priority(self) -> int:
-        """CR8."""
-        return self.processor.cr8
-
-    @task_priority.setter
-    def task_priority(self, value: int) -> None:
-        self.processor.cr8 = value
-
-    @property
-    def apic_base(self) -> int:
-        """IA32_APIC_BASE."""
-        return self.processor.apic_base
-
-    def inject_nmi(self) -> None:
-        """An NMI as soon as none blocks it; one may wait behind another that is served, or about to be (SDM 3A 6.7.1)."""
-        self.nmis = min(self.nmis + 1, most_nmis(self._open()))
-        self.want(Primary.NMI_WINDOW, True)
-
-    def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
-        """An exception at the next VM entry, with its payload (`belljar.engine.Vcpu.inject_exception`)."""
-        self._open()
-        self._refuse_waiting()
-        inject_exception(self, vector, error_code, payload)
 
     @property
     def clock_ns(self) -> int:

@@ -1,0 +1,148 @@
+"""The part of a vCPU that is about events: interrupts, NMIs, exceptions, machine checks, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from belljar.errors import FeatureUnsupported
+from belljar.exits import Exit, ExitReason
+from belljar.soft.hypervisor.controls import Primary
+from belljar.soft.hypervisor.events import VALID, inject_exception, most_nmis
+from belljar.soft.processor._core import Processor
+from belljar.soft.processor.fields import Field
+
+if TYPE_CHECKING:
+    from belljar.soft.hypervisor.machine_checks import MachineChecks
+    from belljar.x86.machine_check import Consequence
+    from belljar.x86.mp_state import MpState
+
+PRIMARY_CONTROLS, ENTRY_INTERRUPTION_INFO = int(Field.PRIMARY_CONTROLS), int(Field.ENTRY_INTERRUPTION_INFO)
+INTERRUPT_WINDOW = int(Primary.INTERRUPT_WINDOW)
+"""By plain numbers, which are looked up faster."""
+
+CPUID_MCA = 1 << 14
+"""Leaf 1, EDX (SDM 2A CPUID)."""
+
+
+class VcpuEvents:
+    """What `SoftVcpu` has of it."""
+
+    index: int
+    processor: Processor
+    nmis: int
+    """How many wait for their window."""
+    put_off: int | None
+    """The vector of an interrupt that an exception of the host's came before."""
+    _machine_checks: MachineChecks | None
+    _waiting: ExitReason | None
+
+    _open: Callable[[], Processor]
+    _refuse_waiting: Callable[[], None]
+    end_next: Callable[[Exit], None]
+
+    # -- what it waits for -----------------------------------------------------------------------------------------
+
+    @property
+    def sleeps(self) -> bool:
+        """Never: HLT is an exit."""
+        return False
+
+    def asleep(self) -> bool:
+        """Never: HLT is an exit."""
+        return False
+
+    def leave_halt(self) -> None:
+        """Nothing to do: RIP is behind the HLT."""
+
+    @property
+    def mp_state(self) -> MpState:
+        """RUNNABLE: the local APICs, which know of INIT and HLT, are the machine's."""
+        from belljar.x86.mp_state import MpState  # few ask
+
+        self._open()
+        return MpState.RUNNABLE
+
+    @mp_state.setter
+    def mp_state(self, value: MpState) -> None:
+        """Raises FeatureUnsupported for any but RUNNABLE."""
+        if value is not self.mp_state:
+            raise FeatureUnsupported(
+                "the soft engine has no local APICs of its own", hint="Cpu.mp_state, --irqchip user"
+            )
+
+    def inject_interrupt(self, vector: int) -> bool:
+        """An external interrupt with the next VM entry; False if that delivers something already (SDM 3C 25.8.3)."""
+        processor = self._open()
+        if processor.vmread(ENTRY_INTERRUPTION_INFO) & VALID or self.put_off is not None:
+            return False
+        processor.inject_interrupt(vector)
+        return True
+
+    def ready_for_interrupt(self) -> bool:
+        """Whether RFLAGS.IF is set, and neither a shadow nor another event is in the way."""
+        return self.processor.interruptible and self._waiting is None
+
+    def request_interrupt_window(self, wanted: bool) -> None:
+        """Interrupt-window exiting (SDM 3C table 25-6)."""
+        self.want(INTERRUPT_WINDOW, wanted or self.put_off is not None)
+
+    def want(self, control: int, wanted: bool) -> None:
+        """Switch a primary processor-based control."""
+        before = self.processor.vmread(PRIMARY_CONTROLS)
+        after = before | control if wanted else before & ~control
+        if after != before:
+            self.processor.vmwrite(PRIMARY_CONTROLS, after)
+
+    @property
+    def task_priority(self) -> int:
+        """CR8."""
+        return self.processor.cr8
+
+    @task_priority.setter
+    def task_priority(self, value: int) -> None:
+        self.processor.cr8 = value
+
+    @property
+    def apic_base(self) -> int:
+        """IA32_APIC_BASE."""
+        return self.processor.apic_base
+
+    def inject_nmi(self) -> None:
+        """An NMI as soon as none blocks it; one may wait behind another that is served, or about to be (SDM 3A 6.7.1)."""
+        self.nmis = min(self.nmis + 1, most_nmis(self._open()))
+        self.want(Primary.NMI_WINDOW, True)
+
+    def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
+        """An exception at the next VM entry, with its payload (`belljar.engine.Vcpu.inject_exception`)."""
+        self._open()
+        self._refuse_waiting()
+        inject_exception(self, vector, error_code, payload)
+
+    # -- machine checks ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_machine_checks(self) -> bool:
+        """Whether the feature MCA is not switched off."""
+        return bool(self.processor.cpuid(1, 0)[3] & CPUID_MCA)
+
+    @property
+    def machine_checks(self) -> MachineChecks:
+        """The banks, made when somebody first looks at them."""
+        if self._machine_checks is None:
+            from belljar.soft.hypervisor.machine_checks import MachineChecks  # few ever do
+
+            self._machine_checks = MachineChecks()
+        return self._machine_checks
+
+    def inject_machine_check(
+        self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
+    ) -> Consequence:
+        """An error of the host's making (`belljar.engine.Vcpu.inject_machine_check`)."""
+        from belljar.soft.hypervisor.machine_checks import inject_machine_check  # as above
+
+        self._open()
+        if not self.has_machine_checks:
+            raise FeatureUnsupported("this machine's processors have no machine checks", hint="leave out --without mca")
+        self._refuse_waiting()
+        return inject_machine_check(self, bank, status, mcg_status, address, misc)
