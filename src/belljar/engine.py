@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from belljar.x86.mp_state import MpState
 
 
+MACHINE_CHECK_BANKS = 10
+"""Banks of error registers that every engine gives a vCPU, as other hypervisors on KVM do."""
+
+MCG_CAP_OFFERED = 1 << 24 | 1 << 10 | 1 << 8
+"""What machine checks are offered with, as far as the engine has it: error recovery, CMCI, IA32_MCG_CTL (SDM 3B 16.3.1.1)."""
+
+
 class Bus(Protocol):
     """Where a vCPU's port and memory-mapped accesses go. Called on the vCPU's own thread; must never raise for guest input.
 

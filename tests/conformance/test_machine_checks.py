@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from belljar.engine import MACHINE_CHECK_BANKS
 from belljar.errors import ConfigurationError, FeatureUnsupported
 from belljar.exits import PortIo
 from belljar.machine import Cpu, End, Machine
 from belljar.soft.engine import SoftEngine
 from belljar.x86.machine_check import ALL_ONES, Consequence, McgCap, McgStatus, MciCtl2, MciStatus
-from belljar.x86.msr import MACHINE_CHECK_BANKS, Msr
+from belljar.x86.msr import Msr
 from conformance.assembly import guest
 from conftest import open_or_skip
 

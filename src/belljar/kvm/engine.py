@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import (
+    MACHINE_CHECK_BANKS,
+    MCG_CAP_OFFERED,
+    ChipRegisters,
+    MemoryRegion,
+    MessageRoute,
+    PinRoute,
+    PinTarget,
+)
 from belljar.errors import (
     BelljarError,
     CapabilityMissing,
@@ -27,7 +35,6 @@ from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu, no_frequency
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
-from belljar.x86.msr import MACHINE_CHECK_BANKS, MCG_CAP_OFFERED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -234,12 +234,6 @@ APIC_BASE_X2APIC = 1 << 10
 APIC_BASE_ENABLED = 1 << 11
 """The bits of IA32_APIC_BASE (SDM 3A figure 10-5)."""
 
-MACHINE_CHECK_BANKS = 10
-"""Banks of error registers that belljar gives a vCPU, as other hypervisors on KVM do."""
-
-MCG_CAP_OFFERED = 1 << 24 | 1 << 10 | 1 << 8
-"""What machine checks are offered with, as far as the engine has it: error recovery, CMCI, IA32_MCG_CTL (SDM 3B 16.3.1.1)."""
-
 _MC_BANKS = 32
 _VARIABLE_MTRRS = 10
 

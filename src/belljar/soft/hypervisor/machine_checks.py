@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from belljar.engine import MACHINE_CHECK_BANKS as BANKS
+from belljar.engine import MCG_CAP_OFFERED
 from belljar.exits import Shutdown
 from belljar.soft.hypervisor.events import inject, put_off
 from belljar.soft.processor.fields import Field
@@ -17,8 +19,7 @@ from belljar.x86.machine_check import (
     check_error,
     consequence,
 )
-from belljar.x86.msr import MACHINE_CHECK_BANKS as BANKS
-from belljar.x86.msr import MCG_CAP_OFFERED, Msr
+from belljar.x86.msr import Msr
 from belljar.x86.vectors import Vector
 
 if TYPE_CHECKING:

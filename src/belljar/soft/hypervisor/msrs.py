@@ -6,9 +6,10 @@ from collections.abc import Collection
 from functools import cache
 from itertools import chain
 
+from belljar.engine import MACHINE_CHECK_BANKS
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
-from belljar.x86.msr import MACHINE_CHECK_BANKS, Msr
+from belljar.x86.msr import Msr
 
 IN_VMCS: dict[int, Field] = {
     Msr.IA32_SYSENTER_CS: Field.GUEST_SYSENTER_CS,
