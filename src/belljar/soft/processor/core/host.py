@@ -44,20 +44,37 @@ def drop_write_entries(host: cython.pointer(Host), page_host: cython.pointer(u8)
     while cpu != cython.NULL:
         for i in range(TLB_BANKS):
             if cpu.banks[i].entries != cython.NULL and not cpu.banks[i].stale:
-                drop_bank_writes(cpu.banks[i].entries, page)
+                drop_bank_writes(cython.address(cpu.banks[i]), page)
         cpu = cpu.next_cpu
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def is_write_slot(slot: u32) -> cython.bint:
+    """Whether an entry of a bank is one for writes, by its number."""
+    within: u32 = slot % (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)
+    return within >= ACCESS_WRITE * TLB_ENTRIES and within < 2 * TLB_ENTRIES
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def drop_bank_writes(entries: cython.pointer(TlbEntry), page: u64) -> cython.void:
+def drop_bank_writes(bank: cython.pointer(TlbBank), page: u64) -> cython.void:
     """Take write permission to the page at one host address out of one bank."""
     context: cython.int
     entry: cython.pointer(TlbEntry)
     i: cython.int
+    if bank.log_count <= TLB_LOG:
+        for i in range(cython.cast(cython.int, bank.log_count)):
+            if is_write_slot(bank.log[i] & TLB_LOG_SLOT):
+                entry = bank.entries + (bank.log[i] & TLB_LOG_SLOT)
+                if entry.tag != 1 and entry.tag + entry.addend == page:
+                    entry.tag = 1
+        return
     for context in range(TLB_CONTEXTS):
-        entry = entries + context * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES) + ACCESS_WRITE * TLB_ENTRIES
+        entry = bank.entries + context * (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES) + ACCESS_WRITE * TLB_ENTRIES
         for i in range(TLB_ENTRIES):
             if entry[i].tag != 1 and entry[i].tag + entry[i].addend == page:
                 entry[i].tag = 1
