@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from belljar.machine import End, Machine
 from belljar.observe.instruction_trace import write_instructions
+from conformance.assembly import guest
 
 
 def trace(guest: object, **options: object) -> tuple[list[str], Machine]:
@@ -45,3 +46,31 @@ def test_the_trace_has_as_many_lines_as_instructions_and_changes_nothing() -> No
         plain.run(timeout=20)
         assert len(lines) == plain.cpu.vcpu.instructions_retired()
         assert traced.console == plain.console
+
+
+def test_code_that_is_mapped_to_another_page_is_shown_as_it_runs() -> None:
+    text = """
+main:
+    mov word ptr [0x200000], 0xC390     # nop; ret
+    mov word ptr [0x400000], 0xC3F8     # clc; ret
+    call_it:
+    mov eax, 0x200000
+    call rax
+    test r8d, r8d
+    jnz end
+    inc r8d
+    mov rax, cr3                        # PML4, PDPT, page directory
+    mov rax, [rax]
+    and rax, -0x1000
+    mov rax, [rax]
+    and rax, -0x1000
+    mov rcx, [rax + 16]                 # what maps 4 MiB shall map 2 MiB, too
+    mov [rax + 8], rcx
+    invlpg [0x200000]
+    jmp call_it
+end:
+    done
+"""
+    lines, _ = trace(guest(text), mode="long", page_size=2 << 20)
+    shown = [line.split()[3] for line in lines if line.split()[2] == "0x200000"]
+    assert shown == ["nop", "clc"]

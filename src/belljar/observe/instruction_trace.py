@@ -13,7 +13,7 @@ from belljar.machine.cpu import code_bits, linear_pc
 from belljar.observe.vcpu_proxy import VcpuProxy
 from belljar.x86.disassembly import disassemble
 from belljar.x86.state import Registers, SpecialRegisters
-from belljar.x86.walker import walk
+from belljar.x86.walker import Walk, read_exactly, walk
 
 NAMES = tuple(field.name for field in fields(Registers))
 TEXT_WIDTH = 40
@@ -21,6 +21,10 @@ INSTRUCTION_BYTES = 15
 """The longest there is (SDM 2A 2.3.11)."""
 
 PAGE_SIZE = 4096
+PAGE_MASK = PAGE_SIZE - 1
+
+KNOWN_WALKS = 64
+"""Page walks that are kept for a vCPU."""
 
 
 def write_instructions(machine: Machine, write: Callable[[str], object]) -> None:
@@ -55,7 +59,7 @@ class _SteppedVcpu(VcpuProxy):
 
     def __init__(self, machine: Machine, cpu: Cpu, line: Callable[[int, str], object]) -> None:
         super().__init__(cpu.vcpu)
-        self.__dict__.update(_machine=machine, _cpu=cpu, _line=line, _steps=0)
+        self.__dict__.update(_machine=machine, _cpu=cpu, _line=line, _steps=0, _walks={})
         show_deliveries = getattr(cpu.vcpu, "show_deliveries", None)
         if show_deliveries is not None:
             show_deliveries()
@@ -93,15 +97,36 @@ class _SteppedVcpu(VcpuProxy):
     def _fetch(self, special: SpecialRegisters, gva: int) -> bytes:
         """The bytes of an instruction as far as memory goes: what `Machine.peek_code` finds, in one look at the state."""
         code = b""
+        read = self._machine.memory.read
         while len(code) < INSTRUCTION_BYTES:
-            gpa = walk(special, gva + len(code), self._machine.memory.read).gpa
-            if gpa is None:
+            page_gpa = self._translate(special, (gva + len(code)) & ~PAGE_MASK)
+            if page_gpa is None:
                 break
+            offset = (gva + len(code)) & PAGE_MASK
             try:
-                code += self._machine.memory.read(gpa, min(INSTRUCTION_BYTES - len(code), PAGE_SIZE - gpa % PAGE_SIZE))
+                code += read(page_gpa + offset, min(INSTRUCTION_BYTES - len(code), PAGE_SIZE - offset))
             except GuestMemoryError:
                 break
         return code
+
+    def _translate(self, special: SpecialRegisters, page_gva: int) -> int | None:
+        """Where a page is. A walk that was made before is as good as a new one while all its entries read the same."""
+        read = self._machine.memory.read
+        key = (page_gva, special.cr0, special.cr3, special.cr4, special.efer)
+        known: Walk | None = self._walks.get(key)
+        if known is not None:
+            for step in known.steps:
+                data = read_exactly(read, step.entry_gpa, step.entry_size)
+                if data is None or int.from_bytes(data, "little") != step.raw:
+                    break
+            else:
+                return known.gpa
+        found = walk(special, page_gva, read)
+        if found.gpa is not None:
+            if len(self._walks) >= KNOWN_WALKS:
+                self._walks.clear()
+            self._walks[key] = found
+        return found.gpa
 
     def exit_counts(self) -> dict[ExitReason, int]:
         """Without the ends of single steps."""
