@@ -173,3 +173,23 @@ def test_software_interrupt_survives_several_exits_on_its_way(soft_engine):
     registers, memory = run(soft_engine, "real", code, pieces)
     assert registers["rip"] == 1
     assert struct.unpack_from("<HH", memory, FAR_STACK + 0x8000 - 6) == (CODE + len(code), 0)
+
+
+def test_hypercall_at_the_end_of_canonical_addresses_is_followed_by_a_fault_behind_it():
+    """Whoever skips the VMCALL leaves RIP where no instruction can be: the processor says so, and VM entry does not."""
+    top, handler, tables = (1 << 47) - 3, 0x4000, (0x200000, 0x201000, 0x202000, 0x203000)
+    code = b"\x48\xb8" + struct.pack("<Q", top) + b"\xff\xe0"  # mov rax, top; jmp rax
+    with Machine(code, engine="soft", mode="long", page_size=4096, load_gpa=CODE) as machine:
+        special = machine.cpu.special
+        machine.memory.write(special.cr3 + 255 * 8, struct.pack("<Q", tables[0] | 7))
+        for table, below in zip(tables, tables[1:], strict=False):
+            machine.memory.write(table + 511 * 8, struct.pack("<Q", below | 7))
+        machine.memory.write(tables[3] + 0xFFD, bytes.fromhex("0f01c1"))  # vmcall
+        machine.memory.write(IDT + 16 * 13, gate(special.cs.selector, handler, 14) + bytes(8))
+        machine.memory.write(handler, b"\xf4")
+        special.idt.base_gva, special.idt.limit = IDT, 0xFFF
+        machine.cpu.special = special
+        assert machine.run(timeout=5).end is End.HALT
+        registers = machine.cpu.registers
+        assert registers.rip == handler + 1
+        assert struct.unpack("<2Q", machine.memory.read(registers.rsp, 16)) == (0, 1 << 47)
