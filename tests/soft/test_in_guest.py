@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import pytest
 from bare_guest import descriptor, gate, listing
@@ -182,7 +183,7 @@ def test_hypercall_at_the_end_of_canonical_addresses_is_followed_by_a_fault_behi
     with Machine(code, engine="soft", mode="long", page_size=4096, load_gpa=CODE) as machine:
         special = machine.cpu.special
         machine.memory.write(special.cr3 + 255 * 8, struct.pack("<Q", tables[0] | 7))
-        for table, below in zip(tables, tables[1:], strict=False):
+        for table, below in pairwise(tables):
             machine.memory.write(table + 511 * 8, struct.pack("<Q", below | 7))
         machine.memory.write(tables[3] + 0xFFD, bytes.fromhex("0f01c1"))  # vmcall
         machine.memory.write(IDT + 16 * 13, gate(special.cs.selector, handler, 14) + bytes(8))
