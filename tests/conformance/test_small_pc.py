@@ -231,6 +231,48 @@ def test_an_emulated_clock_tells_the_same_time_in_every_run() -> None:
     assert {console(code, {"engine": "soft", "mode": "long"}) for _ in range(3)} == {b"\x00"}
 
 
+HPET_FLOOD = """
+.set HPET, 0xFED00000
+main:
+    gate 0x48, tick
+    gate 0x38, tick
+    redirect 20, 0x48
+    redirect 8, 0x38
+    mov edi, HPET
+    mov dword ptr [rdi + 0x100], 20 << 9 | 0x4C  # periodic, edge, GSI 20, the next write sets the comparator
+    mov dword ptr [rdi + 0x104], 0
+    mov dword ptr [rdi + 0x108], 1               # 10 ns
+    mov dword ptr [rdi + 0x10C], 0
+    mov dword ptr [rdi + 0x10], 1
+    mov al, 0x0A                                 # the RTC at 8192 Hz
+    out 0x70, al
+    mov al, 0x23
+    out 0x71, al
+    mov al, 0x0B
+    out 0x70, al
+    mov al, 0x42
+    out 0x71, al
+    mov ecx, 200
+    sti
+again:
+    say 'x'
+    dec ecx
+    jnz again
+    cli
+    mov dword ptr [rdi + 0x10], 0
+    mov al, 0x02
+    out 0x71, al
+    done
+tick:
+    end_of_interrupt
+    iretq
+"""
+
+
+def test_a_flood_of_timer_interrupts_leaves_time_for_the_guest(chips: dict[str, object]) -> None:
+    assert console(HPET_FLOOD, chips) == b"x" * 200
+
+
 class Mine:
     """A device of the user's, on ports and memory that a PC has something else on."""
 

@@ -12,9 +12,16 @@ from belljar.errors import FeatureUnsupported
 from belljar.machine import Machine
 from belljar.machine.config import IRQCHIPS
 from conformance.assembly import guest
+from conftest import open_or_skip
 
 PORTS = (0x20, 0x21, 0xA0, 0xA1, 0x40, 0x41, 0x42, 0x43, 0x61)
+WIDTHS = ("al", "ax", "eax")
 LAPIC_REGISTERS = (0x80, 0xB0, 0xD0, 0xE0, 0xF0, 0x280, 0x310, 0x320, 0x350, 0x360, 0x370, 0x380, 0x3E0)
+PC_PORTS = (
+    0x60, 0x64, 0x70, 0x71, 0x72, 0x73, 0x80, 0x92, 0xCF8, 0xCF9, 0xCFC, 0xE0, 0xE4, 0xE8, 0x510, 0x511, 0x608, 0x2000, 0x2016,
+)  # fmt: skip
+"""The rest of a PC, and the test device."""
+
 LIMIT_S = 0.03
 SLOW_S = 5
 """Far more than the limit and what closing takes, for busy hosts."""
@@ -33,6 +40,11 @@ def poke(chance: random.Random) -> str:
             f"mov al, {chance.getrandbits(8)}\n out {chance.choice(PORTS):#x}, al",
             f"in al, {chance.choice(PORTS):#x}",
             f"mov eax, [rbx + {chance.randrange(0, 0x1000, 4):#x}]",
+            f"mov dx, {chance.choice(PC_PORTS):#x}\n mov eax, {chance.getrandbits(32):#x}\n out dx, {chance.choice(WIDTHS)}",
+            f"mov dx, {chance.choice(PC_PORTS):#x}\n in {chance.choice(WIDTHS)}, dx",
+            f"mov edi, {0xFED00000 + chance.randrange(0, 0x400, 4):#x}\n mov dword ptr [rdi], {chance.getrandbits(32):#x}",
+            f"mov edi, {0xFED00000 + chance.randrange(0, 0x180, 16):#x}\n mov dword ptr [rdi], {chance.getrandbits(15):#x}",
+            f"mov edi, {0xFF000000 + chance.randrange(0x10000):#x}\n mov eax, [rdi]\n mov [rdi], rax",
             "sti",
             "chance",
         )
@@ -49,11 +61,18 @@ def program(seed: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("irqchip", IRQCHIPS)
+@pytest.mark.parametrize(("name", "irqchip"), [*(("kvm", irqchip) for irqchip in IRQCHIPS), ("soft", "user")])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_run_of_nonsense_ends_in_its_time(kvm: Engine, irqchip: str, seed: int) -> None:
+def test_run_of_nonsense_ends_in_its_time(name: str, irqchip: str, seed: int) -> None:
+    with open_or_skip(name) as engine:  # type: ignore[attr-defined]
+        run_nonsense(engine, irqchip, seed)
+
+
+def run_nonsense(engine: Engine, irqchip: str, seed: int) -> None:
     try:
-        machine = Machine(program(seed), engine=kvm, mode="long", irqchip=irqchip, cpus=1 + seed % 2)
+        machine = Machine(
+            program(seed), engine=engine, mode="long", irqchip=irqchip, cpus=1 + seed % 2, test_device=seed % 3 == 0
+        )
     except FeatureUnsupported as error:
         pytest.skip(error.message)
     began = time.monotonic()

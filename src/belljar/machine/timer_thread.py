@@ -7,6 +7,9 @@ from threading import Condition, RLock, Thread
 
 from belljar.devices.clock import NS_PER_SECOND, HostClock
 
+SHORTEST_WAIT_NS = 50_000
+"""Between two looks: a guest that wants interrupts all the time must leave time for its vCPUs, which need the lock, too."""
+
 
 class TimerThread(HostClock):
     """A clock whose timers run under `lock`, the bus's own. The thread is there from the first timer on, until `close`."""
@@ -38,9 +41,8 @@ class TimerThread(HostClock):
             while not self._closed:
                 self.run_due()
                 first_ns = self.next_deadline_ns()
-                left_ns = None if first_ns is None else first_ns - self.now_ns()
-                if left_ns is None or left_ns > 0:
-                    self._changed.wait(None if left_ns is None else left_ns / NS_PER_SECOND)
+                left_ns = None if first_ns is None else max(first_ns - self.now_ns(), SHORTEST_WAIT_NS)
+                self._changed.wait(None if left_ns is None else left_ns / NS_PER_SECOND)
 
     def close(self) -> None:
         """No timer runs any more. Harmless when repeated."""
