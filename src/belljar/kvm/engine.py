@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.engine import (
-    MACHINE_CHECK_BANKS,
-    MCG_CAP_OFFERED,
-    ChipRegisters,
-    MemoryRegion,
-    MessageRoute,
-    PinRoute,
-    PinTarget,
-)
+from belljar.engine import MACHINE_CHECK_BANKS, MCG_CAP_OFFERED, MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import (
     BelljarError,
     CapabilityMissing,
@@ -42,6 +34,7 @@ if TYPE_CHECKING:
     from belljar.kvm.chips import KernelChips
     from belljar.kvm.probe import Facts
     from belljar.platform import HypervConnections, Platform
+    from belljar.watching import ChipRegisters
 
 _cpu_models: dict[str, CpuModel] = {}
 """By device: what KVM_GET_SUPPORTED_CPUID said the first time. It asks the processor for every leaf, which costs more

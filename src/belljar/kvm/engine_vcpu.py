@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
+from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from belljar.kvm.engine import KvmVm
     from belljar.kvm.vcpu import Vcpu
     from belljar.platform import TimeStampCounter
+    from belljar.watching import ExitWatch
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 

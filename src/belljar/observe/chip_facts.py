@@ -21,7 +21,6 @@ from belljar.devices.lapic_registers import (
 )
 from belljar.devices.lapic_timer import TSC_DEADLINE, divisor
 from belljar.devices.lines import PIT_GSI, LineRoute
-from belljar.engine import ChipRegisters, PicRegisters
 from belljar.machine import Cpu, Machine
 from belljar.machine.own_interrupts import OwnInterrupts
 from belljar.observe.explain_model import (
@@ -33,6 +32,7 @@ from belljar.observe.explain_model import (
     PicFacts,
     RedirectionFacts,
 )
+from belljar.watching import ChipRegisters, PicRegisters
 from belljar.x86.msr import Msr
 
 REGISTER_SHIFT = 4

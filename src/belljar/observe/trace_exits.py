@@ -16,7 +16,7 @@ _NAMES = {int(msr): msr.name for msr in Msr}
 
 
 class ExitTrace:
-    """Satisfies `belljar.engine.ExitWatch`, and is an observer of exits where an engine has no use for such a watch.
+    """Satisfies `belljar.watching.ExitWatch`, and is an observer of exits where an engine has no use for such a watch.
 
     `from_within`: the engine tells of every VM exit itself.
     """

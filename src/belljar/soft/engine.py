@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from belljar.engine import ChipRegisters, MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.hypervisor.mmu.mmu import Mmu
@@ -20,6 +20,7 @@ from belljar.x86.msr import Msr
 
 if TYPE_CHECKING:
     from belljar.platform import HypervConnections, Platform
+    from belljar.watching import ChipRegisters
 
 SPLITMIX_STEP = 0x9E3779B97F4A7C15
 SPLITMIX_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from belljar.engine import ExitWatch
 from belljar.soft.hypervisor.answers import RAX, RBX, RCX, RDX
 from belljar.soft.hypervisor.exit_words import exit_words
 from belljar.soft.hypervisor.msrs import in_bitmap
 from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.processor._core import HostMemory, Processor
 from belljar.soft.processor.fields import Field
+from belljar.watching import ExitWatch
 
 LOW32 = 0xFFFF_FFFF
 FIRST_PAUSE = int(Reason.PAUSE_BUDGET)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, ExitWatch, RunPage
+from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import controls, msr_access, state
@@ -33,6 +33,7 @@ from belljar.x86.walker import walk
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.machine_checks import MachineChecks
     from belljar.soft.hypervisor.paravirt.interfaces import Interfaces
+    from belljar.watching import ExitWatch
 
 CHUNK = 5_000
 """Instructions until the first look at the clock."""
