@@ -68,6 +68,7 @@ ORDER = (
     "run",
     "watch",
     "lifetime",
+    "memory_face",
     "face",
 )
 """The files of `core/`, without `.py`, in the order in which they are put together."""
