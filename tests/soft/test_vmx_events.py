@@ -196,3 +196,22 @@ def test_interrupt_window_does_not_open_in_the_shadow_of_mov_ss(bench: Bench) ->
     bench.change(Field.PRIMARY_CONTROLS, Primary.INTERRUPT_WINDOW)
     assert bench.enter() == Reason.INTERRUPT_WINDOW
     assert bench.read(Field.GUEST_RIP) == CODE + 3
+
+
+def test_what_waits_behind_an_instruction_comes_by_the_manuals_priorities(bench: Bench) -> None:
+    """The trap of the instruction before, NMIs, the host's interrupt, the guest's interrupts (SDM 3A table 6-2)."""
+    bench.change(Field.GUEST_RFLAGS, 0x100)  # TF
+    bench.code("f4 90 90")
+    assert bench.enter() == Reason.HLT
+    assert bench.processor.skip_instruction()  # the single-step trap waits
+    bench.change(Field.PRIMARY_CONTROLS, Primary.NMI_WINDOW | Primary.INTERRUPT_WINDOW)
+    bench.processor.kick()
+    assert bench.enter() == Reason.NMI_WINDOW
+    assert vector_at_halt(bench) == 1
+    assert bench.read(Field.GUEST_RIP) == HANDLERS + 16
+    bench.change(Field.PRIMARY_CONTROLS, 0, Primary.NMI_WINDOW)
+    assert bench.enter() == Reason.EXTERNAL_INTERRUPT
+    assert bench.enter() == Reason.HLT  # an interrupt gate has cleared IF
+    bench.processor.skip_instruction()
+    assert bench.enter() == Reason.INTERRUPT_WINDOW
+    assert bench.read(Field.GUEST_RIP) == CODE + 1
