@@ -28,6 +28,12 @@ def low_kernel(name: str, where: Path) -> Path:
     return _build(name, where, "low.ld", f"{name}.S")
 
 
+@cache
+def plain_kernel(name: str, where: Path) -> Path:
+    """The file of a kernel of 32-bit code, all of it in kernels/NAME.S."""
+    return _build(name, where, "kernel.ld", f"{name}.S")
+
+
 def _build(name: str, where: Path, script: str, *sources: str) -> Path:
     linked, file = where / f"{name}.elf64", where / name
     _run("gcc", *FLAGS, f"-Wl,-T,{HERE / script}", "-o", str(linked), *(str(HERE / source) for source in sources))

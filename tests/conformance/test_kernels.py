@@ -10,7 +10,7 @@ import pytest
 from belljar.engine import Engine
 from belljar.machine import End, Machine
 from conformance.chips import chips
-from conformance.kernels import kernel, low_kernel
+from conformance.kernels import kernel, low_kernel, plain_kernel
 
 __all__ = ["chips"]
 
@@ -105,6 +105,14 @@ def test_a_kernel_of_real_mode_finds_its_vectors_ports_and_memory(engine: Engine
         if engine.name == "kvm" and result.end is End.CRASH and machine.console == b"po":
             pytest.skip("this host's KVM does not execute INT n at CPL 0")
         assert (result.end, result.status, machine.console) == (End.DEBUG_EXIT, PASSED, b"poiubdsrt\n")
+
+
+def test_a_kernel_of_32_bits_switches_tasks(engine: Engine, built: Path) -> None:
+    with Machine(plain_kernel("tasks", built), engine=engine, test_device=True) as machine:
+        result = machine.run(timeout=30)
+        if engine.name == "kvm" and result.end is End.CRASH and not machine.console:
+            pytest.skip("this host's KVM has no paging outside long mode")
+        assert (result.end, result.status, machine.console) == (End.DEBUG_EXIT, PASSED, b"pcCinsdjv\n")
 
 
 def test_code_without_a_header_may_have_the_test_device_too(engine: Engine) -> None:
