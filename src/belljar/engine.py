@@ -342,10 +342,10 @@ class Vm(Protocol):
     """A virtual machine: memory and vCPUs."""
 
     def map(self, region: MemoryRegion) -> None:
-        """Make a region guest-physical memory."""
+        """Make a region guest-physical memory. From any thread; vCPUs that run see it before their next instruction."""
 
     def unmap(self, region: MemoryRegion) -> None:
-        """Take it away again."""
+        """Take it away again, as `map`: when this returns, no vCPU touches it any more."""
 
     def create_vcpu(self, index: int) -> Vcpu:
         """A vCPU in the state after reset (SDM 3A 9.1.1)."""
