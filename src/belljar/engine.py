@@ -55,6 +55,19 @@ class Bus(Protocol):
         """A store to unbacked (or read-only) guest-physical memory."""
 
 
+class MsrDevice(Protocol):
+    """A device that a vCPU reaches by RDMSR and WRMSR, on its own thread; None and False refuse with #GP(0)."""
+
+    served: frozenset[int]
+    """Its MSRs."""
+
+    def read_msr(self, msr: int) -> int | None:
+        """RDMSR."""
+
+    def write_msr(self, msr: int, value: int) -> bool:
+        """WRMSR of 64 bits."""
+
+
 class MemoryRegion(Protocol):
     """A piece of guest-physical memory, as `belljar.memory` makes it. Sizes and addresses are multiples of 4096."""
 
@@ -290,6 +303,12 @@ class Vcpu(Protocol):
     """What the processor's own time-stamp counter shows, which a guest's follows by offset and scaling: where the engine
     counts instructions, a nanosecond for each of them. Set, it goes on from there; only between runs. On other engines
     nothing can be set: FeatureUnsupported."""
+
+    def serve_msrs(self, device: MsrDevice) -> None:
+        """Have accesses to MSRs of `device` that would end a run go there instead, unless somebody wants to see exits.
+
+        Raises FeatureUnsupported where the engine cannot.
+        """
 
     def follow_host_clock(self, wanted: bool) -> None:
         """Whether `clock_ns` goes on with the host's monotonic clock instead of instructions; FeatureUnsupported as above."""

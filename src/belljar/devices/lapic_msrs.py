@@ -23,6 +23,9 @@ from belljar.x86.msr import Msr
 X2APIC_MSRS = range(X2APIC_MSR, X2APIC_MSR + X2APIC_MSR_COUNT)
 
 
+COVERED = frozenset((*X2APIC_MSRS, int(Msr.IA32_APIC_BASE), int(Msr.IA32_TSC_DEADLINE)))
+
+
 class LapicMsrs:
     """The MSR face of a local APIC. `physical_bits` is the width of a physical address on this processor."""
 
@@ -32,11 +35,13 @@ class LapicMsrs:
         self.lapic = lapic
         self._base_reserved = BASE_RESERVED | -(1 << physical_bits) & (1 << 64) - 1 | (0 if x2apic else BASE_X2APIC)
         self._tsc_deadline = tsc_deadline
+        self.served = COVERED - {int(Msr.IA32_APIC_BASE)}
+        """Those that are nobody's business but the local APIC's."""
 
     @staticmethod
     def covers(msr: int) -> bool:
         """Whether an MSR is a local APIC's."""
-        return msr in X2APIC_MSRS or msr in (Msr.IA32_APIC_BASE, Msr.IA32_TSC_DEADLINE)
+        return msr in COVERED
 
     def read_msr(self, msr: int) -> int | None:
         """RDMSR."""
@@ -66,7 +71,7 @@ class LapicMsrs:
                 return False
             lapic.write_icr(value)
             return True
-        writable = X2APIC_WRITABLE.get(Reg(index)) if index in X2APIC_WRITABLE else None
+        writable = X2APIC_WRITABLE.get(index)
         if index == Reg.SVR and (lapic.read(Reg.VERSION) or 0) & VERSION_EOI_SUPPRESSION:
             writable = (writable or 0) | SVR_SUPPRESS_EOI
         if writable is None or value & ~writable:

@@ -114,7 +114,7 @@ class Esr(IntFlag):
     ILLEGAL_REGISTER = 1 << 7
 
 
-X2APIC_WRITABLE = {
+X2APIC_WRITABLE: dict[int, int] = {
     Reg.TPR: 0xFF,
     Reg.EOI: 0,
     Reg.SVR: SVR_WRITABLE,
@@ -122,7 +122,7 @@ X2APIC_WRITABLE = {
     Reg.INITIAL_COUNT: 0xFFFF_FFFF,
     Reg.DIVIDE: DIVIDE_WRITABLE,
     Reg.SELF_IPI: VECTOR_MASK,
-    **LVT_WRITABLE,
+    **{int(register): mask for register, mask in LVT_WRITABLE.items()},
 }
 """What WRMSR may set in each register; anything else is #GP(0) (SDM 3A 11.12.1.3). ICR is apart, and has 64 bits."""
 

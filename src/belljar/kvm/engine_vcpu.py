@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
+from belljar.engine import Bus, DebugControl, EngineTranslation, MsrDevice, RunPage
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -444,6 +444,10 @@ class KvmVcpu:
     def clock_ns(self, value: int) -> None:
         """Raises FeatureUnsupported."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+
+    def serve_msrs(self, device: MsrDevice) -> None:
+        """Raises FeatureUnsupported: they all end the run."""
+        raise FeatureUnsupported("KVM hands an MSR access over by the end of a run only", hint="Vcpu.answer")
 
     def follow_host_clock(self, wanted: bool) -> None:
         """Raises FeatureUnsupported: it always does."""

@@ -101,7 +101,7 @@ class Seat:
         self._window_wanted = False
         lapic.task_priority_written = self._guest_wrote_task_priority
         # No TSC deadline timer on KVM: without a local APIC of its own it takes that MSR for itself, and CPUID has no such timer.
-        self._msrs = LapicMsrs(lapic, tsc_deadline=tsc_deadline)
+        self.msrs = LapicMsrs(lapic, tsc_deadline=tsc_deadline)
 
     def prepare(self) -> bool:
         """Before an entry: bring the vCPU what waits for it; False if it has nothing to run for."""
@@ -189,7 +189,7 @@ class Seat:
         """Take over what the guest did to its local APIC where the engine sees it: IA32_APIC_BASE and CR8."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
         if vcpu.apic_base != lapic.base:
-            self._msrs.write_msr(Msr.IA32_APIC_BASE, vcpu.apic_base)
+            self.msrs.write_msr(Msr.IA32_APIC_BASE, vcpu.apic_base)
         if vcpu.task_priority != self._task_priority:  # else the APIC's own register is the newer one
             lapic.cr8 = self._task_priority = vcpu.task_priority
             self.stale = True
@@ -281,9 +281,9 @@ class Seat:
     def answer(self, exit: ReadMsr | WriteMsr) -> int | None:
         """RDMSR or WRMSR of one of the local APIC's registers."""
         if isinstance(exit, ReadMsr):
-            return self._msrs.read_msr(exit.msr)
-        return 0 if self._msrs.write_msr(exit.msr, exit.value) else None
+            return self.msrs.read_msr(exit.msr)
+        return 0 if self.msrs.write_msr(exit.msr, exit.value) else None
 
     def covers(self, msr: int) -> bool:
         """Whether an MSR is the local APIC's."""
-        return self._msrs.covers(msr)
+        return self.msrs.covers(msr)

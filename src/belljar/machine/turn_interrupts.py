@@ -44,7 +44,9 @@ class TurnInterrupts(OwnInterrupts):
         lapic, tsc = self.chips.lapics[cpu.index], cpu.vcpu.tsc
         lapic.timer.use_counter(tsc)  # its TSC deadlines are on the guest's counter, wherever that is moved to
         tsc.changed.append(lapic.timer.rearm)
-        return Seat(cpu, lapic, bus, tsc_deadline=True)
+        seat = Seat(cpu, lapic, bus, tsc_deadline=True)
+        cpu.vcpu.serve_msrs(seat.msrs)
+        return seat
 
     def cpus_changed(self, cpus: Sequence[Cpu]) -> None:
         """As `OwnInterrupts.cpus_changed`."""

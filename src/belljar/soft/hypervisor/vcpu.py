@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, RunPage
+from belljar.engine import Bus, DebugControl, EngineTranslation, MsrDevice, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import controls, msr_access, state
@@ -114,6 +114,8 @@ class SoftVcpu(VcpuEvents):
         self.halted = Hlt(index)
         self.exiting_msrs: Container[int] = ()
         """Those that the machine answers."""
+        self.msr_device: MsrDevice | None = None
+        """Answers some of them without ending the run."""
         self.exits_on_hypercalls = False
         self.has_chips = False
         self.siblings: Sequence[SoftVcpu] = (self,)
@@ -485,6 +487,10 @@ class SoftVcpu(VcpuEvents):
     @clock_ns.setter
     def clock_ns(self, value: int) -> None:
         self.processor.tsc = value
+
+    def serve_msrs(self, device: MsrDevice) -> None:
+        """Have some MSRs answered in the middle of a run (`belljar.engine.Vcpu.serve_msrs`)."""
+        self.msr_device = device
 
     def follow_host_clock(self, wanted: bool) -> None:
         """Whether `clock_ns` goes on with the host's clock (`belljar.engine.Vcpu.follow_host_clock`)."""

@@ -19,10 +19,17 @@ CR_NUMBER = 15
 
 CR8, CR8_MAX, RSP = 8, 15, 4
 
+RDMSR, WRMSR = int(ExitReason.RDMSR), int(ExitReason.WRMSR)
+
 
 def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """RDMSR outside the ranges of the MSR bitmap, or with its bit set (SDM 3C 25.6.9): the hypervisor's own, or none."""
     msr = vcpu.processor.get_gpr(RCX) & 0xFFFF_FFFF
+    device = vcpu.msr_device
+    if device is not None and msr in device.served and not vcpu.reporting:
+        vcpu.log.counts[RDMSR] += 1
+        finish(vcpu.processor, ExitReason.RDMSR, device.read_msr(msr))
+        return None
     if is_machine_check(msr) and vcpu.has_machine_checks:
         finish(vcpu.processor, ExitReason.RDMSR, vcpu.machine_checks.read(msr))
         return None
@@ -38,8 +45,16 @@ def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
 
 def write_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """The same for WRMSR."""
-    low, msr, high = (vcpu.processor.get_gpr(register) & 0xFFFF_FFFF for register in (RAX, RCX, RDX))
-    value = high << 32 | low
+    get = vcpu.processor.get_gpr
+    msr, value = get(RCX) & 0xFFFF_FFFF, (get(RDX) & 0xFFFF_FFFF) << 32 | get(RAX) & 0xFFFF_FFFF
+    device = vcpu.msr_device
+    if device is not None and msr in device.served and not vcpu.reporting:
+        vcpu.log.counts[WRMSR] += 1
+        if device.write_msr(msr, value):
+            vcpu.processor.skip_instruction()
+        else:
+            inject(vcpu.processor, Vector.GP, 0)
+        return None
     if is_machine_check(msr) and vcpu.has_machine_checks:
         finish(vcpu.processor, ExitReason.WRMSR, 0 if vcpu.machine_checks.write(msr, value) else None)
         return None
