@@ -332,6 +332,9 @@ class Vcpu(Protocol):
         without bit 63, FeatureUnsupported where the processor has no machine checks.
         """
 
+    def gave_turn(self) -> bool:
+        """Whether the last `run` came back with INTERRUPTED because this vCPU seems to wait for another; said once."""
+
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""
 

@@ -282,6 +282,26 @@ def test_preemption_timer_counts_instructions_exactly(bench: Bench) -> None:
     assert bench.processor.retired == 100
 
 
+def test_a_loop_of_pauses_exits_when_it_has_gone_on_for_long(bench: Bench) -> None:
+    controls.give_turns(bench.processor)
+    bench.write(Field.PLE_GAP, 10)
+    bench.write(Field.PLE_WINDOW, 90)
+    bench.code("40 f3 90 eb fb")  # inc eax; pause; jmp
+    assert bench.enter(10**6) == Reason.PAUSE
+    assert (bench.read(Field.GUEST_RIP), bench.processor.get_gpr(RAX)) == (CODE + 1, 31)  # by 91 instructions
+    bench.processor.skip_instruction()
+    assert bench.enter(10**6) == Reason.PAUSE
+    assert bench.processor.get_gpr(RAX) == 62
+
+
+def test_pauses_that_are_far_apart_are_no_loop(bench: Bench) -> None:
+    controls.give_turns(bench.processor)
+    bench.write(Field.PLE_GAP, 10)
+    bench.write(Field.PLE_WINDOW, 90)
+    bench.code("40 f3 90" + "90" * 16 + "eb eb")  # inc eax; pause; 16 nops; jmp
+    assert bench.enter(10_000) == Reason.PAUSE_BUDGET
+
+
 def test_monitor_trap_flag_exits_after_each_instruction(bench: Bench) -> None:
     bench.change(Field.PRIMARY_CONTROLS, 1 << 27)
     bench.code("40 40 40")

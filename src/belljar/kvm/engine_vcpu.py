@@ -471,6 +471,10 @@ class KvmVcpu:
             raise FeatureUnsupported("this host's KVM has no machine checks", hint="`--engine soft` has them")
         return inject_machine_check(self.raw, bank, status, mcg_status, address, misc)
 
+    def gave_turn(self) -> bool:
+        """Never: vCPUs have threads, and the kernel looks after those that spin."""
+        return False
+
     def instructions_retired(self) -> int:
         """Raises FeatureUnsupported: KVM does not count."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)

@@ -151,12 +151,16 @@ class TurnInterrupts(OwnInterrupts):
                         return reason
                 elif reason is INTERRUPTED:
                     seat.came_back(reason)
-                    if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
+                    if (vcpu.gave_turn() and not patient) or over() or self._late(deadline_ns):
                         return reason
                 elif reason is IRQ_WINDOW_OPEN:
                     seat.came_back(reason)
                 else:
                     return reason
+
+    @staticmethod
+    def _late(deadline_ns: int | None) -> bool:
+        return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
 
     def _attend(self) -> None:
         self._attention = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
-from belljar.soft.hypervisor.controls import Primary
+from belljar.soft.hypervisor.controls import Primary, give_turns
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of, bitmap_of_unknown
 from belljar.soft.hypervisor.requests import Requests
@@ -136,6 +136,9 @@ class SoftVm:
             if self.shared.platform is not None:
                 vcpu.tsc.now = self.shared.platform.now_ns
         self.vcpus.append(vcpu)
+        if len(self.vcpus) > 1:
+            for each in self.vcpus:
+                give_turns(each.processor)
         return vcpu
 
     def retire_vcpu(self, index: int) -> None:

@@ -39,6 +39,7 @@ class Secondary(IntFlag):
     RDTSCP = 1 << 3
     VPID = 1 << 5
     UNRESTRICTED_GUEST = 1 << 7
+    PAUSE_LOOP = 1 << 10
     INVPCID = 1 << 12
     TSC_SCALING = 1 << 25
 
@@ -66,6 +67,9 @@ class EntryControl(IntFlag):
 
 
 ENTRY_CONTROLS = EntryControl.DEFAULT | EntryControl.LOAD_DEBUG | EntryControl.LOAD_PAT | EntryControl.LOAD_EFER
+
+PAUSE_GAP, PAUSE_WINDOW = 64, 512
+"""Instructions: PAUSEs that are further apart are no loop, and how long a loop may go on before it is another vCPU's turn."""
 
 CR4_VMXE = 1 << 13
 """Fixed to 1 in VMX operation (SDM 3C 24.8); the guest sees 0."""
@@ -141,3 +145,11 @@ def _set_up_host(processor: Processor) -> None:
     write(Field.HOST_PAT, PAT_RESET)
     write(Field.HOST_CS_SELECTOR, HOST_SELECTOR)
     write(Field.HOST_TR_SELECTOR, HOST_SELECTOR)
+
+
+def give_turns(processor: Processor) -> None:
+    """Have loops of PAUSEs exit: there are other vCPUs, and one of them is waited for."""
+    secondary = processor.vmread(Field.SECONDARY_CONTROLS)
+    processor.vmwrite(Field.SECONDARY_CONTROLS, secondary | Secondary.PAUSE_LOOP)
+    processor.vmwrite(Field.PLE_GAP, PAUSE_GAP)
+    processor.vmwrite(Field.PLE_WINDOW, PAUSE_WINDOW)

@@ -32,6 +32,7 @@ class Reason(IntEnum):
     RDMSR = 31
     WRMSR = 32
     BAD_GUEST_STATE = 33
+    PAUSE = 40
     EPT_VIOLATION = 48
     EPT_MISCONFIG = 49
     INVEPT = 50

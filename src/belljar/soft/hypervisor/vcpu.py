@@ -112,6 +112,8 @@ class SoftVcpu(VcpuEvents):
         self._limit_reached = InstructionLimit(index)
         self.interrupted = Interrupted(index)
         self.halted = Hlt(index)
+        self.gives_turn = False
+        """Whether the last run ended in a loop of PAUSEs."""
         self.exiting_msrs: Container[int] = ()
         """Those that the machine answers."""
         self.msr_device: MsrDevice | None = None

@@ -34,6 +34,7 @@ class VcpuEvents:
     """How many wait for their window."""
     put_off: int | None
     """The vector of an interrupt that an exception of the host's came before."""
+    gives_turn: bool
     _machine_checks: MachineChecks | None
     _waiting: ExitReason | None
 
@@ -86,6 +87,11 @@ class VcpuEvents:
     def request_interrupt_window(self, wanted: bool) -> None:
         """Interrupt-window exiting (SDM 3C table 25-6)."""
         self.want(INTERRUPT_WINDOW, wanted or self.put_off is not None)
+
+    def gave_turn(self) -> bool:
+        """Whether the last run ended in a loop of PAUSEs; said once."""
+        gave, self.gives_turn = self.gives_turn, False
+        return gave
 
     def want(self, control: int, wanted: bool) -> None:
         """Switch a primary processor-based control."""

@@ -71,6 +71,8 @@ class Field(IntEnum):
     ENTRY_EXCEPTION_ERROR = 0x4018
     ENTRY_INSTRUCTION_LENGTH = 0x401A
     SECONDARY_CONTROLS = 0x401E
+    PLE_GAP = 0x4020
+    PLE_WINDOW = 0x4022
 
     # 32-bit read-only data fields (table B-9)
     INSTRUCTION_ERROR = 0x4400

@@ -33,6 +33,13 @@ def halt(vcpu: SoftVcpu) -> ExitReason | None:
     return vcpu.end(vcpu.halted)
 
 
+def spinning(vcpu: SoftVcpu) -> ExitReason:
+    """A loop of PAUSEs: this vCPU waits for another, whose turn it may be now."""
+    vcpu.processor.skip_instruction()
+    vcpu.gives_turn = True
+    return vcpu.end(vcpu.interrupted)
+
+
 def idle(vcpu: SoftVcpu) -> ExitReason:
     """The guest is in the HLT state already."""
     return vcpu.end(vcpu.halted)

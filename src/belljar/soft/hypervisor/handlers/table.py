@@ -35,6 +35,7 @@ _BY_REASON: dict[int, Handler] = {
     **dict.fromkeys(VMX_INSTRUCTIONS, instructions.undefined),
     Reason.TASK_SWITCH: tasks.switch,
     Reason.HLT: ends.halt,
+    Reason.PAUSE: ends.spinning,
     Reason.PAUSE_IDLE: ends.idle,
     Reason.TRIPLE_FAULT: ends.triple_fault,
     Reason.BAD_GUEST_STATE: ends.failed_entry,

@@ -348,7 +348,24 @@ def port_out(cpu: cython.pointer(Cpu), port: u32, size: cython.int, value: u64) 
 @cython.exceptval(check=False)
 def op_pause(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
     """PAUSE: nothing, or an exit."""
+    if cpu.secondary_controls & SECONDARY_PAUSE_LOOP and cpu.in_guest and not cpu.cpl and in_pause_loop(cpu):
+        return instruction_exit(cpu, EXIT_REASON_PAUSE, 0)
     return vmx_intercept(cpu, EXIT_REASON_PAUSE)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def in_pause_loop(cpu: cython.pointer(Cpu)) -> cython.bint:
+    """Whether PAUSEs at most PLE_GAP apart have gone on for longer than PLE_WINDOW (SDM 3C 26.1.3), in instructions."""
+    now: u64 = instructions_retired(cpu)
+    if now - cpu.pause_last > vmcs_get(cpu.vmcs, FIELD_PLE_GAP):
+        cpu.pause_first = now
+    cpu.pause_last = now
+    if now - cpu.pause_first <= vmcs_get(cpu.vmcs, FIELD_PLE_WINDOW):
+        return False
+    cpu.pause_first = now
+    return True
 
 
 @cython.cfunc

@@ -93,6 +93,8 @@ ctypedef struct Cpu:
     u64 tsc_offset
     u64 tsc_multiplier     # 16.48 fixed point; 0: no scaling
     u64 tsc_aux
+    u64 pause_first        # instructions retired at the first PAUSE of a loop, and at the last (SDM 3C 26.1.3)
+    u64 pause_last
     u64 pat
     u64 mtrr_default       # IA32_MTRR_DEF_TYPE
     u64 mtrr_fixed[11]     # in the order of their numbers
