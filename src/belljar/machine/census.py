@@ -22,13 +22,16 @@ class Census:
         self._cpus = cpus
         self._lock = lock
         self._counted: set[int] = set()
+        self._number = 0
         self.going_on = False
 
     def begin(self) -> bool:
         """Begin one; False if one is going on. Whoever began it makes all others come back."""
         with self._lock:
             begun, self.going_on = not self.going_on, True
-            self._counted.clear() if begun else None
+            if begun:
+                self._counted.clear()
+                self._number += 1
         return begun
 
     def cancel(self) -> None:
@@ -49,7 +52,9 @@ class Census:
             self._counted.add(cpu.index)
             if len(self._counted) < len(self._cpus):
                 left = None if deadline_ns is None else max(0, deadline_ns - time.monotonic_ns()) / SECOND_NS
-                self._lock.wait_for(lambda: not self.going_on or over(), left)
+                # The next one may begin before who waited for this one gets to run: it must take part in that anew.
+                number = self._number
+                self._lock.wait_for(lambda: not self.going_on or self._number != number or over(), left)
                 return False
             self.going_on = False
             self._lock.notify_all()

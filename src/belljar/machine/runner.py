@@ -130,6 +130,8 @@ class Runner:
         try:
             going_on = True
             while going_on:
+                if cpu.vcpu.sleeps and cpu.vcpu.asleep():  # which the engine told once, and does not again
+                    self.finish(End.HALT, f"vCPU {cpu.index} sleeps until another wakes it", cpu=cpu)
                 for _ in self._turns([cpu], None, None, single_exit=False):
                     pass
                 going_on = self._make_changes()
@@ -222,6 +224,11 @@ class Runner:
             for cpu in self._cpus:
                 cpu.halted = cpu.asleep = False  # running on after the end of everything continues behind the HLT
                 cpu.vcpu.leave_halt()
+        for cpu in self._cpus:
+            if cpu.vcpu.sleeps:  # it goes on sleeping in the engine, which tells nobody again that it does
+                cpu.halted, cpu.asleep = False, cpu.vcpu.asleep()
+        if all(cpu.asleep for cpu in self._cpus):
+            self._all_asleep(self._cpus[0])
         elif self._own is not None or self._cpus[0].vcpu.sleeps:
             for cpu in self._cpus:
                 cpu.halted = False  # the chips know who sleeps
@@ -310,6 +317,8 @@ class Runner:
     def _turn_after_turn(
         self, active: Sequence[Cpu], observer: Observer | None, instructions: int | None, single_exit: bool
     ) -> Iterator[Exit]:
+        if not active:
+            return  # all sleep, and nobody is left to wake them
         alone = len(active) == 1
         sleeps = active[0].vcpu.sleeps and not alone
         while self.result is None and not self._changes:
