@@ -230,7 +230,7 @@ def enter_guest(cpu: cython.pointer(Cpu), budget: i64) -> u32:
             return error
     info = cython.cast(u32, vmcs_get(vmcs, FIELD_ENTRY_INTERRUPTION_INFO))
     if unlikely(info & INFO_VALID):
-        if not check_injection_now(cpu):
+        if not check_injection_now(cpu, info):
             return ERROR_CONTROL_FIELDS
     if unlikely(not vmcs.loaded):
         if load_guest(cpu) != NEXT:
@@ -288,10 +288,26 @@ def set_vmx_events(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def check_injection_now(cpu: cython.pointer(Cpu)) -> cython.bint:
-    """Check the event to inject against the guest's state, which for that has to be in the VMCS."""
-    save_guest(cpu)
-    return check_injection(cpu.vmcs)
+def check_injection_now(cpu: cython.pointer(Cpu), info: u32) -> cython.bint:
+    """Check the event to inject. A guest whose state may refuse it goes into the VMCS, to be checked as a whole."""
+    vmcs: cython.pointer(Vmcs) = cpu.vmcs
+    if vmcs.loaded:
+        if event_fits(cpu, info):
+            vmcs_set(vmcs, FIELD_GUEST_CR0, cpu.cr0)
+        else:
+            save_guest(cpu)
+    return check_injection(vmcs)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def event_fits(cpu: cython.pointer(Cpu), info: u32) -> cython.bint:
+    """Whether a guest that has run, so that its state is sound, may be given an event now (SDM 3C 27.3.1.4 and 27.3.1.5)."""
+    kind: u32 = (info & INFO_KIND) >> INFO_KIND_SHIFT
+    if cpu.interruptibility or not injection_allowed(cpu.activity, kind, info & INFO_VECTOR):
+        return False
+    return kind != KIND_EXTERNAL or (cpu.rflags & FLAG_IF) != 0
 
 
 @cython.cfunc
