@@ -1,4 +1,5 @@
-"""What a timer tick costs on the soft engine, in instruction time: interrupt, handler of ten instructions, EOI, IRET.
+"""What a timer tick costs: on the soft engine in instruction time (interrupt, handler of ten instructions, EOI, IRET), and
+how much of a core a guest takes that is idle but for a 250 Hz tick in the host's time.
 
 `python -m benchmarks.ticks` runs this part alone.
 """
@@ -11,12 +12,13 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from belljar.machine import End, Machine
 from benchmarks.harness import Figure, interleave
 
-TICKS = 20_000
-ROUNDS = 5
+TICKS = 10_000
+ROUNDS = 3
 ORIGIN = 0x1000
 BUSY = 100
 PERIOD = 5_000
@@ -24,11 +26,22 @@ PERIOD = 5_000
 
 KINDS: dict[str, dict[str, int]] = {
     "local APIC timer, idle guest": {},
-    "local APIC timer, busy guest": {"BUSY": BUSY},
+    "local APIC timer, busy guest": {"BUSY": BUSY, "PERIOD": 2_000},
     "local APIC timer, x2APIC, idle guest": {"X2APIC": 1},
     "8254 through the IOAPIC, idle guest": {"TIMER": 1, "PERIOD": 100},
     "8254 through the 8259, idle guest": {"TIMER": 2, "PERIOD": 100},
 }
+
+
+IDLE_HZ = 250
+IDLE_TICKS = 500
+IDLE_KINDS: dict[str, dict[str, Any]] = {
+    "soft --clock host": {"engine": "soft", "irqchip": "user", "clock": "host"},
+    "kvm --irqchip user": {"engine": "kvm", "irqchip": "user"},
+    "kvm --irqchip split": {"engine": "kvm", "irqchip": "split"},
+    "kvm --irqchip kernel": {"engine": "kvm", "irqchip": "kernel"},
+}
+IDLE_PERCENT = 2
 
 
 @cache
@@ -61,18 +74,38 @@ def tick_us(**symbols: int) -> float:
     """Microseconds for a tick. A busy guest's own work is measured too, without ticks, and taken off."""
     took, executed = seconds(guest(**symbols))
     if symbols.get("BUSY"):
-        took -= seconds(guest(**symbols, PERIOD=0), executed)[0]
+        took -= seconds(guest(**{**symbols, "PERIOD": 0}), executed)[0]
     return took / TICKS * 1e6
 
 
+def idle_percent(options: dict[str, Any]) -> float:
+    """How much of a core the process takes while its guest ticks 250 times a second and sleeps between."""
+    code = guest(TICKS=IDLE_TICKS, PERIOD=1_000_000_000 // IDLE_HZ)
+    with Machine(code, mode="long", **options) as machine:
+        used, began = time.process_time(), time.perf_counter()
+        result = machine.run(timeout=60)
+        used, took = time.process_time() - used, time.perf_counter() - began
+    assert result.end is End.HALT, result
+    return 100 * used / took
+
+
 def measure() -> list[Figure]:
-    """A figure a kind of tick."""
+    """A figure a kind of tick, and one a way to have a guest idle."""
     contestants = {kind: (lambda symbols=symbols: tick_us(**symbols)) for kind, symbols in KINDS.items()}  # type: ignore[misc]
     samples = interleave(contestants, ROUNDS)
-    return [
+    idle = interleave(
+        {kind: (lambda options=options: idle_percent(options)) for kind, options in IDLE_KINDS.items()},  # type: ignore[misc]
+        3,
+    )
+    figures = [
         Figure(f"soft: tick, {kind}", statistics.median(samples[kind]), "us", 5, samples={kind: samples[kind]})
         for kind in KINDS
     ]
+    figures += [
+        Figure(f"idle at 250 Hz, {kind}", statistics.median(idle[kind]), "%", IDLE_PERCENT, samples={kind: idle[kind]})
+        for kind in IDLE_KINDS
+    ]
+    return figures
 
 
 if __name__ == "__main__":
