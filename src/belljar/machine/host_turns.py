@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from belljar.devices.bus import Bus
+from belljar.devices.clock import NEVER
 from belljar.exits import Exit, ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import (
@@ -62,7 +63,7 @@ class HostTurns(TurnInterrupts):
         patient: bool,
     ) -> ExitReason | None:
         seat, clock, turns, left = self._own_seats[index], self._host, self._turns, instructions
-        vcpu = seat.cpu.vcpu
+        vcpu, rested = seat.cpu.vcpu, False
         with turns:
             while True:
                 clock.run_due()
@@ -71,12 +72,17 @@ class HostTurns(TurnInterrupts):
                 if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
                     return INTERRUPTED
                 if (seat.stale or seat.activity is not ACTIVE) and not seat.prepare():
-                    if self.all_asleep():
+                    # Most often the next timer wakes it: whether anything could is asked only if that one did not.
+                    if (rested or not patient or clock.timers.first_ns == NEVER or not seat.interruptible) and (
+                        self.all_asleep()
+                    ):
                         return HLT
                     if not patient:
                         return None
                     self.rest(self._until(0, deadline_ns))
+                    rested = True
                     continue
+                rested = False
                 until_ns = self._until(0, deadline_ns)
                 self._running, before = vcpu, vcpu.instructions_retired()
                 try:

@@ -96,6 +96,7 @@ class OwnInterrupts:
     def __init__(self, cpus: Sequence[Cpu], bus: Bus, *, optional: bool = False) -> None:
         self.lock = self._make_lock(bus)
         self._optional = optional
+        self._inside: set[int] = set()  # vCPUs that execute, or are about to
         self.clock = self._make_clock()
         self.seats: tuple[Seat | SplitSeat, ...] = ()
         self.chips = self._make_chips(len(cpus))
@@ -212,7 +213,8 @@ class OwnInterrupts:
     def _wake(self, index: int) -> None:
         """Something may be ready for a vCPU, or for the timekeeper: have its thread look."""
         if index < len(self.seats):
-            self.seats[index].cpu.vcpu.kick()
+            if index in self._inside:  # else it looks before it enters
+                self.seats[index].cpu.vcpu.kick()
             self.lock.notify_all()
 
     def wake_all(self) -> None:
@@ -249,7 +251,11 @@ class OwnInterrupts:
                 if entered is not None:
                     return entered if entered is not IRQ_WINDOW_OPEN else None
                 until_ns = self._until(index, deadline_ns)
-            reason = self._enter(seat, until_ns, instructions, single_exit, observer)
+                self._inside.add(index)
+            try:
+                reason = self._enter(seat, until_ns, instructions, single_exit, observer)
+            finally:
+                self._inside.discard(index)
             with self.lock:
                 seat.came_back(reason)
             if reason is INTERRUPTED and (over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)):
@@ -280,7 +286,7 @@ class OwnInterrupts:
                 return INTERRUPTED
             if seat.prepare():
                 return None
-            if self.all_asleep():
+            if (self._optional or seat.asleep()) and self.all_asleep():
                 return HLT
             if not patient:
                 return IRQ_WINDOW_OPEN
