@@ -250,33 +250,55 @@ class SoftVcpu(VcpuEvents):
             return self._next_of_backlog()
         if self._waiting is not None:
             self.answer(None)
-        reporting = single_exit or observer is not None
-        exactly = instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful
         begun = -1
-        try:
-            if exactly and instructions is not None and instructions <= SHORTEST_RUN:
-                begun = self.processor.enter_exactly(instructions)
-                if begun == PAUSE_LIMIT:
-                    return self._used_up()
-            self.runner = get_ident()
+        if (
+            instructions is not None
+            and 0 < instructions <= SHORTEST_RUN
+            and observer is None
+            and not single_exit
+            and not self._careful
+        ):  # nothing on this way but what must be
             try:
-                if self.requests.waiting:
-                    self.requests.serve()
-                if bus is not self.bus:
-                    self.bus = self.window.bus = bus
-                self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
-                if exactly:
-                    return self._run_exactly(deadline_ns, instructions or 0, begun)
-                self.memory.host_changed()
-                if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
-                    return self.end(self.interrupted)  # a run of single exits never gets to look below
-                if instructions is None and not self._careful:
-                    return self._run_freely(deadline_ns)
-                return self._run_counting(deadline_ns, instructions, -1)
-            finally:
-                self.runner = 0
+                begun = self.processor.enter_exactly(instructions)
+            except VmxError as error:
+                raise self._failed(error) from None
+            if begun == PAUSE_LIMIT:
+                log = self.log
+                log.counts[INSTRUCTION_LIMIT] += 1
+                log.made = self._limit_reached
+                return LIMIT_REACHED
+        return self._run_on(bus, deadline_ns, instructions, single_exit, observer, begun)
+
+    def _run_on(
+        self,
+        bus: Bus,
+        deadline_ns: int | None,
+        instructions: int | None,
+        single_exit: bool,
+        observer: Callable[[Exit], None] | None,
+        begun: int,
+    ) -> ExitReason:
+        """`run`, but for the shortest way. `begun`: why the processor came back already; -1: not entered."""
+        reporting = single_exit or observer is not None
+        self.runner = get_ident()
+        try:
+            if self.requests.waiting:
+                self.requests.serve()
+            if bus is not self.bus:
+                self.bus = self.window.bus = bus
+            self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
+            if instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful:
+                return self._run_exactly(deadline_ns, instructions, begun)
+            self.memory.host_changed()
+            if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+                return self.end(self.interrupted)  # a run of single exits never gets to look below
+            if instructions is None and not self._careful:
+                return self._run_freely(deadline_ns)
+            return self._run_counting(deadline_ns, instructions, -1)
         except VmxError as error:
             raise self._failed(error) from None
+        finally:
+            self.runner = 0
 
     def _used_up(self) -> ExitReason:
         log = self.log

@@ -129,14 +129,21 @@ class Processor:
         """
         cpu: cython.pointer(Cpu) = self.cpu
         reason: u32
+        error: u32
         left: i64 = budget
         if cpu.vmcs == cython.NULL:
             raise VmxError(ERROR_INVALID)
-        self.memory.check_open()
+        if self.memory.closed:
+            self.memory.check_open()
         self.started = cpu.retired + cpu.charged
         host_wrote(cpu.host)
         while True:
-            self.enter_once(left)
+            if budget <= SHORT_RUN:  # the shortest way
+                error = enter_guest(cpu, left)
+                if error:
+                    raise self.failed(error)
+            else:
+                self.enter_once(left)
             if window is None or not self.exited_on_device(device_gpa):
                 break
             self.carry_out(window, device_gpa)
