@@ -52,11 +52,6 @@ class Timer:
             self.age = 0
             self._queue.forget(self)
 
-    def fire(self) -> None:
-        """Its time has come."""
-        self.age = 0
-        self.callback()
-
 
 class Clock(Protocol):
     """What a device needs of time."""
@@ -145,10 +140,14 @@ class TimerQueue:
                 ran += 1
                 if self.watch is not None:
                     self.watch.expired(timer)
-                timer.fire()
+                timer.age = 0
+                timer.callback()
         for entry in later:
             heappush(self._heap, entry)
-        self._find_first()
+        if self._heap and self._heap[0][2].age == self._heap[0][1]:
+            self.first_ns = self._heap[0][0]
+        else:
+            self._find_first()
         return ran
 
     def active(self) -> list[Timer]:

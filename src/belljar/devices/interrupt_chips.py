@@ -6,6 +6,7 @@ All of it belongs to one owner, who makes one call at a time (with vCPU threads:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from belljar.devices.apic_bus import ApicBus
@@ -76,7 +77,7 @@ class InterruptChips:
             self._clock,
             tsc=self._tsc,
             bsp=cpu == 0,
-            wake=lambda: self._wake(cpu),
+            wake=partial(self._wake, cpu),
             pic=self.pic,
             counts=self.counts,
             eoi_suppression=self._eoi_suppression,

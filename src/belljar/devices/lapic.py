@@ -5,7 +5,7 @@ them by priority, and holds them until the vCPU takes them:
 
     lapic.signals            NMI, SMI, INIT and start-up IPIs that wait
     lapic.has_interrupt()    whether there is a maskable interrupt for the vCPU now
-    lapic.acknowledge()      take it: its vector
+    lapic.take()             take it: its vector
     lapic.cr8                the task priority, as MOV CR8 sees it
 
 `wake` is called whenever one of them may have become true. Memory accesses come through `lapic_window.LapicWindow`, MSRs
@@ -41,6 +41,8 @@ from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
 from belljar.x86.vectors import Vector
 
 _LVT_TIMER = int(Reg.LVT_TIMER)
+_ENABLED = regs.BASE_ENABLED
+_SOFTWARE_ENABLED = regs.SVR_ENABLED
 _LINTS = (Reg.LVT_LINT0, Reg.LVT_LINT1)
 
 
@@ -96,6 +98,7 @@ class Lapic:
         self.timer = ApicTimer(clock, self._timer_expired, tsc=tsc, bus_period_ns=bus_period_ns)
         self._waiting: dict[int, tuple[InterruptCount, int]] = {}
         self._nmis: list[tuple[InterruptCount, int]] = []
+        self._recent: InterruptCount | None = None  # the same interrupt comes most often
         self._lint_level = [False, False]
         self.extint = False
         """An ExtINT message came over the APIC bus and was not taken yet."""
@@ -190,7 +193,7 @@ class Lapic:
 
     def has_interrupt(self) -> bool:
         """Whether there is a maskable interrupt for the vCPU now."""
-        if self.vectors.irr and self.base & regs.BASE_ENABLED and self.vectors.deliverable() >= 0:
+        if self.vectors.irr and self.base & _ENABLED and self.vectors.deliverable() >= 0:
             return True
         return self.extint or (self._lint_level[0] and self.accepts_extint)
 
@@ -208,22 +211,23 @@ class Lapic:
 
     def acknowledge(self) -> int:
         """Take the most urgent interrupt: its vector. If it is gone meanwhile, the spurious vector, and nothing is in service."""
+        vector = self.take()
+        return vector if vector >= 0 else self._spurious()
+
+    def take(self) -> int:
+        """Take the most urgent interrupt: its vector; -1 if there is none."""
         if (self.extint or self._lint_level[0]) and self.has_extint() and self._pic is not None:
             self.extint = False
             return self._pic.acknowledge(self.apic_id)
-        vector = self.vectors.deliverable() if self.base & regs.BASE_ENABLED else -1
-        if vector < 0:
-            return self._spurious()
-        self.vectors.acknowledge(vector)
-        if self._counts is not None:
+        vector = self.vectors.take() if self.base & _ENABLED else -1
+        counts = self._counts
+        if vector >= 0 and counts is not None:
             now_ns = self._clock.now_ns()
             waiting = self._waiting
-            entry, since_ns = (
-                waiting.pop(vector) if vector in waiting else (self._counts.entry("restored", vector), now_ns)
-            )
+            entry, since_ns = waiting.pop(vector) if vector in waiting else (counts.entry("restored", vector), now_ns)
             entry.taken(self.apic_id, now_ns - since_ns)
-            if self._counts.watch is not None:
-                self._counts.watch.taken(self.apic_id, "lapic", vector, entry.source, now_ns - since_ns)
+            if counts.watch is not None:
+                counts.watch.taken(self.apic_id, "lapic", vector, entry.source, now_ns - since_ns)
         return vector
 
     def _spurious(self) -> int:
@@ -325,7 +329,7 @@ class Lapic:
 
     def accept(self, vector: int, level_triggered: bool, source: str) -> bool:
         """A fixed interrupt; False if the APIC is off or the vector illegal."""
-        if not self.enabled or vector < FIRST_VECTOR:
+        if vector < FIRST_VECTOR or not (self.svr & _SOFTWARE_ENABLED and self.base & _ENABLED):
             if self._counts is not None:
                 self._count_refused(self._counts, source, vector)
             if self.enabled:
@@ -334,7 +338,9 @@ class Lapic:
         fresh = self.vectors.request(vector, level_triggered)
         counts = self._counts
         if counts is not None:
-            entry = counts.entry(source, vector)
+            entry = self._recent
+            if entry is None or entry.vector != vector or entry.source is not source:
+                entry = self._recent = counts.entry(source, vector)
             entry.raised += 1
             if fresh:
                 self._waiting[vector] = entry, self._clock.now_ns()
@@ -477,7 +483,8 @@ class Lapic:
                 self._bus.end_of_interrupt(vector)
         if self.ended is not None:
             self.ended(vector)
-        self._offer()
+        if self.vectors.irr:
+            self._offer()
 
     def _lvt_writer(self, register: Reg) -> Callable[[int], None]:
         def write(value: int) -> None:

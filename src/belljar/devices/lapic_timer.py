@@ -175,7 +175,9 @@ class ApicTimer:
                 return
             self._deadline = 0
         elif self.mode == PERIODIC:
-            self._timer.set(self._next_tick(self._clock.now_ns()))
+            now_ns, next_ns = self._clock.now_ns(), self._timer.deadline_ns + self._period_ns
+            on_time = now_ns < next_ns and self._period_ns >= MIN_TICK_NS
+            self._timer.set(next_ns if on_time else self._next_tick(now_ns))
         self._expire()
 
     def state(self) -> dict[str, Any]:

@@ -40,19 +40,26 @@ class VectorState:
         vector = self.irr.bit_length() - 1
         return vector if vector & CLASS_MASK > self.ppr & CLASS_MASK and vector >= 0 else -1
 
-    def acknowledge(self, vector: int) -> None:
-        """From requested to in service."""
+    def take(self) -> int:
+        """The most urgent request above the processor's priority goes into service: its vector, or -1."""
+        vector = self.irr.bit_length() - 1
+        if vector & CLASS_MASK <= self.ppr & CLASS_MASK or vector < 0:
+            return -1
         bit = 1 << vector
-        self.irr &= ~bit
+        self.irr ^= bit
         self.isr |= bit
-        self.update_ppr()
+        self.ppr = vector & CLASS_MASK  # it is above the task's and above all others in service
+        return vector
 
     def end(self) -> int:
         """The highest in service is finished: its vector, or -1 if there is none."""
         vector = self.isr.bit_length() - 1
         if vector >= 0:
-            self.isr &= ~(1 << vector)
-            self.update_ppr()
+            self.isr ^= 1 << vector
+            if self.isr:
+                self.update_ppr()
+            else:
+                self.ppr = self.tpr
         return vector
 
     def set_tpr(self, value: int) -> None:

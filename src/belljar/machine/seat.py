@@ -129,14 +129,13 @@ class Seat:
     def _offer_interrupt(self, after_nmi: bool) -> None:
         """Inject what the local APIC has, unless an NMI goes first (SDM 3A table 6-2), or have the vCPU say when it may come."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
-        waiting = lapic.has_interrupt()
-        if waiting and not after_nmi and vcpu.ready_for_interrupt():
-            vector = lapic.acknowledge()
+        vector = lapic.take() if not after_nmi and vcpu.ready_for_interrupt() else -1
+        if vector >= 0:
             vcpu.inject_interrupt(vector)
             self.activity = ACTIVE
             if self.hooks is not None:
                 self.hooks.taken(vector)
-            waiting = lapic.has_interrupt()
+        waiting = lapic.has_interrupt()
         if waiting or self._window_wanted:
             vcpu.request_interrupt_window(waiting)
             self._window_wanted = waiting

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason
 from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.hypervisor.events import VALID, inject_exception, most_nmis
+from belljar.soft.hypervisor.events import inject_exception, most_nmis
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
 
@@ -74,11 +74,7 @@ class VcpuEvents:
 
     def inject_interrupt(self, vector: int) -> bool:
         """An external interrupt with the next VM entry; False if that delivers something already (SDM 3C 25.8.3)."""
-        processor = self._open()
-        if processor.vmread(ENTRY_INTERRUPTION_INFO) & VALID or self.put_off is not None:
-            return False
-        processor.inject_interrupt(vector)
-        return True
+        return self.put_off is None and self.processor.inject_interrupt(vector)
 
     def ready_for_interrupt(self) -> bool:
         """Whether RFLAGS.IF is set, and neither a shadow nor another event is in the way."""

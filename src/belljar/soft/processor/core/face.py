@@ -292,11 +292,14 @@ class Processor:
             return False
         return not vmcs_get(cpu.vmcs, FIELD_ENTRY_INTERRUPTION_INFO) & INFO_VALID
 
-    def inject_interrupt(self, vector: cython.uint) -> None:
-        """Have the next VM entry deliver an external interrupt (SDM 3C 25.8.3)."""
+    def inject_interrupt(self, vector: cython.uint) -> bool:
+        """Have the next VM entry deliver an external interrupt (SDM 3C 25.8.3); False if that delivers something already."""
         if self.cpu.vmcs == cython.NULL:
             raise VmxError(ERROR_INVALID)
+        if vmcs_get(self.cpu.vmcs, FIELD_ENTRY_INTERRUPTION_INFO) & INFO_VALID:
+            return False
         vmcs_set(self.cpu.vmcs, FIELD_ENTRY_INTERRUPTION_INFO, INFO_VALID | (vector & INFO_VECTOR))
+        return True
 
     def set_payload(self, payload: object) -> None:
         """What comes with the exception that the next VM entry injects: CR2 of #PF, bits of DR6 of #DB; None: nothing."""
