@@ -164,6 +164,16 @@ def test_single_step_executes_one_instruction_at_a_time(engine: Engine) -> None:
         assert machine.step().end is End.HALT
 
 
+@pytest.mark.timeout(60)
+def test_step_goes_on_behind_a_halt_though_another_vcpu_has_not_halted(engine: Engine) -> None:
+    code = b"\xf4\x40\x40\xf4"  # hlt; inc ax, twice; hlt
+    with Machine(code, engine=engine, cpus=2) as machine:
+        assert machine.step().end is End.HALT
+        assert [machine.step().end for _ in range(2)] == [End.DEBUG] * 2
+        assert (machine.cpu.rip, machine.cpus[1].rip) == (0x1003, 0x1000)
+        assert machine.step().end is End.HALT
+
+
 def test_breakpoint_stops_before_its_instruction_every_time_round(engine: Engine) -> None:
     code = b"\xb9\x03\x00\x40\x49\x75\xfc\xf4"  # mov cx, 3; again: inc ax; dec cx; jnz again; hlt
     with Machine(code, engine=engine) as machine:

@@ -336,6 +336,12 @@ class OwnInterrupts:
         for seat in self.seats:
             seat.begin(again=again)
 
+    def step_on(self, index: int) -> None:
+        """A vCPU is to be stepped: where nobody asked for chips it goes on behind its HLT, if interrupts cannot end that."""
+        for seat in self._own_seats:
+            if self._optional and seat.cpu.index == index and seat.asleep():
+                seat.leave_halt()
+
     def end(self) -> None:
         """The run is over: time stands still."""
         self.clock.pause()

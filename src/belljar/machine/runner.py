@@ -127,6 +127,11 @@ class Runner:
         """Run one vCPU alone, without a time limit: for a step."""
         started_ns = self._begin(None)
         self._budget = None
+        if cpu.halted:  # and others are not: a step goes on behind its HLT all the same
+            cpu.halted = cpu.asleep = False
+            cpu.vcpu.leave_halt()
+        if self._own is not None:
+            self._own.step_on(cpu.index)
         try:
             going_on = True
             while going_on:
