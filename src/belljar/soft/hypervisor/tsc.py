@@ -39,8 +39,15 @@ class GuestTsc:
         self.offset = 0
         self.adjust = 0
         """IA32_TSC_ADJUST (SDM 3B 18.17.3)."""
-        self.now: Callable[[], int] = lambda: processor.tsc
+        self.now: Callable[[], int] = self._processor_ns
         self.changed: list[Callable[[], None]] = []
+
+    def _processor_ns(self) -> int:
+        return self._processor.tsc
+
+    def detach(self, instead: Processor) -> None:
+        """Let go of the processor, which owns much memory; `instead` is asked from now on."""
+        self._processor = instead
 
     def at(self, ns: int) -> int:
         """The counter when the processor's shows `ns`."""

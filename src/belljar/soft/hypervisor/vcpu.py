@@ -586,3 +586,4 @@ class SoftVcpu(VcpuEvents):
             del self.take_port_access
             self.window = cast(DeviceWindow, _Closed(self.index))
             self.processor = cast(Processor, _Closed(self.index))
+            self.tsc.detach(self.processor)
