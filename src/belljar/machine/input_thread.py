@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from contextlib import AbstractContextManager
 from threading import Thread
 
 from belljar.devices.serial import Serial
+from belljar.machine.threads import start
 
 
 class InputThread:
@@ -38,14 +38,9 @@ class InputThread:
             os.eventfd_write(self._bell, 1)
 
     def _start(self) -> None:
-        """Started with every signal blocked, which it inherits: Ctrl-C is for who waits for the run."""
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = Thread(target=self._work, name="belljar-input", daemon=True)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            self._thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        start([self._thread])
 
     def _work(self) -> None:
         bell, both = select.poll(), select.poll()

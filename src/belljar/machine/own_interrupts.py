@@ -253,7 +253,13 @@ class OwnInterrupts:
                 until_ns = self._until(index, deadline_ns)
                 self._inside.add(index)
             try:
-                reason = self._enter(seat, until_ns, instructions, single_exit, observer)
+                reason = seat.cpu.vcpu.run(
+                    seat.bus,
+                    deadline_ns=until_ns,
+                    instructions=instructions,
+                    single_exit=single_exit,
+                    observer=observer,
+                )
             finally:
                 self._inside.discard(index)
             with self.lock:
@@ -262,18 +268,6 @@ class OwnInterrupts:
                 return INTERRUPTED
             if reason not in self.passing:
                 return reason
-
-    def _enter(
-        self,
-        seat: Seat | SplitSeat,
-        until_ns: int | None,
-        instructions: int | None,
-        single_exit: bool,
-        observer: Callable[[Exit], None] | None,
-    ) -> ExitReason:
-        return seat.cpu.vcpu.run(
-            seat.bus, deadline_ns=until_ns, instructions=instructions, single_exit=single_exit, observer=observer
-        )
 
     def _wait(
         self, seat: Seat | SplitSeat, deadline_ns: int | None, over: Callable[[], bool], patient: bool
@@ -338,9 +332,9 @@ class OwnInterrupts:
 
     def step_on(self, index: int) -> None:
         """A vCPU is to be stepped: where nobody asked for chips it goes on behind its HLT, if interrupts cannot end that."""
-        for seat in self._own_seats:
-            if self._optional and seat.cpu.index == index and seat.asleep():
-                seat.leave_halt()
+        seat = self.seats[index]
+        if self._optional and isinstance(seat, Seat) and seat.asleep():
+            seat.leave_halt()
 
     def end(self) -> None:
         """The run is over: time stands still."""

@@ -261,8 +261,10 @@ class Runner:
             )
             for cpu, event in zip(active, ended, strict=True)
         ]
+        from belljar.machine.threads import start  # imports signal, which a machine of one vCPU need not wait for
+
         try:
-            _start(threads)
+            start(threads)
             # Not join(): interrupted, it takes the thread for ended (cpython issue 45274's mend, in 3.10 to 3.12).
             for event in ended:
                 event.wait()
@@ -492,20 +494,3 @@ class Runner:
             self.finish(End.RESET, "the guest asked for a reset", cpu=cpu, exit=exit)
         else:
             self.finish(End.CRASH, f"the guest reported a crash (system event {kind})", cpu=cpu, exit=exit)
-
-
-def _start(threads: Sequence[Thread]) -> None:
-    """Start threads with every signal blocked.
-
-    They inherit that, so that Ctrl-C goes to who waits for them; and no Ctrl-C can come in the middle of a start, when
-    nobody could tell whether there is a thread to wait for.
-    """
-    import signal  # makes dozens of enum members, which a machine of one vCPU need not wait for
-
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        for thread in threads:
-            thread.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from threading import Condition, RLock, Thread
 
 from belljar.devices.clock import NS_PER_SECOND, HostClock
+from belljar.machine.threads import start
 
 SHORTEST_WAIT_NS = 50_000
 """Between two looks: a guest that wants interrupts all the time must leave time for its vCPUs, which need the lock, too."""
@@ -28,13 +28,8 @@ class TimerThread(HostClock):
             self._changed.notify()
 
     def _start(self) -> None:
-        """Started with every signal blocked, which it inherits: Ctrl-C is for who waits for the run."""
         self._thread = Thread(target=self._work, name="belljar-timers", daemon=True)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            self._thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        start([self._thread])
 
     def _work(self) -> None:
         with self._changed:
