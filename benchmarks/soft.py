@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from belljar.engine import open_engine
+from belljar.engines import open_engine
 from belljar.exits import ExitReason
 from belljar.machine import End, Machine
 from benchmarks import soft_guests as guests

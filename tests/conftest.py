@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from belljar.engine import ENGINES, Engine, open_engine
+from belljar.engine import Engine
+from belljar.engines import ENGINES, open_engine
 from belljar.errors import EngineUnavailable
 
 # `make test` tries the same examples every time, so that a red run is about the change; `make soak` goes searching.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from belljar.devices.console import BytesInput, Capture, FileInput, FileOutput
-    from belljar.engine import DebugControl, EngineTranslation, Watchpoint, open_engine
+    from belljar.engine_data import DebugControl, EngineTranslation, Watchpoint
+    from belljar.engines import open_engine
     from belljar.errors import (
         BelljarError,
         CapabilityMissing,
@@ -41,7 +42,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "belljar.devices.console": ("BytesInput", "Capture", "FileInput", "FileOutput"),
-    "belljar.engine": ("DebugControl", "EngineTranslation", "Watchpoint", "open_engine"),
+    "belljar.engine_data": ("DebugControl", "EngineTranslation", "Watchpoint"),
+    "belljar.engines": ("open_engine",),
     "belljar.errors": (
         "BelljarError", "CapabilityMissing", "ClosedError", "ConfigurationError", "EngineError", "EngineUnavailable",
         "FeatureUnsupported", "GuestMemoryError", "KvmCallFailed", "KvmIncompatible", "KvmMissing",

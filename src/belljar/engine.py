@@ -1,4 +1,4 @@
-"""What a machine needs of an engine, in the machine's own words; and the engines there are, by name.
+"""What a machine needs of an engine, in the machine's own words.
 
 `belljar.kvm` and `belljar.soft` satisfy these protocols. Nothing above this floor may ask which one it has, except
 through `Engine.name` and the attributes below.
@@ -7,26 +7,17 @@ through `Engine.name` and the attributes below.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-from belljar.errors import ConfigurationError
-from belljar.exits import Exit, ExitReason
-from belljar.records import dataclass
-from belljar.x86.state import CpuState, Registers, SpecialRegisters
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from belljar.engine_data import DebugControl, EngineTranslation, RunPage
+    from belljar.exits import Exit, ExitReason
     from belljar.platform import HypervConnections, Platform, TimeStampCounter
+    from belljar.routes import MessageRoute, PinRoute, PinTarget
     from belljar.watching import ChipRegisters, ExitWatch
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
-
-
-MACHINE_CHECK_BANKS = 10
-"""Banks of error registers that every engine gives a vCPU, as other hypervisors on KVM do."""
-
-MCG_CAP_OFFERED = 1 << 24 | 1 << 10 | 1 << 8
-"""What machine checks are offered with, as far as the engine has it: error recovery, CMCI, IA32_MCG_CTL (SDM 3B 16.3.1.1)."""
+    from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
 
 class Bus(Protocol):
@@ -94,80 +85,6 @@ class MemoryRegion(Protocol):
     @property
     def log_dirty(self) -> bool:
         """Whether the engine keeps a log of pages written."""
-
-
-@dataclass(frozen=True, slots=True)
-class DebugControl:
-    """What the host wants to be stopped for. Addresses are linear (guest-virtual, segment base included)."""
-
-    single_step: bool = False
-    breakpoints_gva: tuple[int, ...] = ()
-    watchpoints: tuple[Watchpoint, ...] = ()
-
-    @property
-    def active(self) -> bool:
-        """Whether there is anything to stop for."""
-        return self.single_step or bool(self.breakpoints_gva) or bool(self.watchpoints)
-
-
-@dataclass(frozen=True, slots=True)
-class Watchpoint:
-    """Stop after an access to `size` (1, 2, 4, 8) bytes at `gva`: writes, or reads and writes (SDM 3B 18.2.4)."""
-
-    gva: int
-    size: int
-    on_read: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RunPage:
-    """Where a vCPU and its engine share state: `hva` and `size` (bytes) of the page, or of the engine's equivalent."""
-
-    hva: int
-    size: int
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class EngineTranslation:
-    """The engine's own answer to a guest-virtual address (KVM_TRANSLATE, api.rst 4.22); `valid` False: not mapped."""
-
-    gva: int
-    gpa: int
-    valid: bool
-    writeable: bool = True
-    usermode: bool = False
-
-
-class PinRoute(NamedTuple):
-    """An interrupt line (GSI) to a pin of one of the engine's own chips: `pic` (the 8259 pair, pins 0 to 15) or `ioapic`."""
-
-    gsi: int
-    chip: str
-    pin: int
-
-
-class MessageRoute(NamedTuple):
-    """An interrupt line (GSI) to a message: where it is written, and the 32-bit data (SDM 3A 11.11)."""
-
-    gsi: int
-    gpa: int
-    data: int
-
-
-class PinTarget(NamedTuple):
-    """What a pin of an engine's chip is programmed to: vector, delivery mode, trigger and the destination as it stands there.
-
-    `cpus` are the indices of the vCPUs that it would reach now.
-    """
-
-    vector: int
-    delivery: str
-    level_triggered: bool
-    masked: bool
-    destination: int
-    logical: bool
-    cpus: tuple[int, ...] = ()
 
 
 class Vcpu(Protocol):
@@ -495,25 +412,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give everything back. Harmless when repeated."""
-
-
-ENGINES: dict[str, str] = {
-    "kvm": "belljar.kvm.engine:KvmEngine",
-    "soft": "belljar.soft.engine:SoftEngine",
-}
-"""Every engine by name, as `module:class`, in the order in which `auto` tries them."""
-
-
-def open_engine(name: str, *, without: Sequence[str] = ()) -> Engine:
-    """Open the engine called `name`; its guests shall not have the CPU features of `without`.
-
-    Raises ConfigurationError for an unknown name, EngineUnavailable if it cannot run here, FeatureUnsupported if it cannot
-    take one of the features away.
-    """
-    if name not in ENGINES:
-        known = ", ".join(ENGINES)
-        raise ConfigurationError(f"there is no engine called {name!r}", hint=f"engines: auto, {known}")
-    module, _, attribute = ENGINES[name].partition(":")
-    make = getattr(import_module(module), attribute)
-    engine: Engine = make(without=without) if without else make()
-    return engine

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from belljar.cli.main import call
-from belljar.engine import ENGINES, open_engine
+from belljar.engines import ENGINES, open_engine
 from belljar.errors import EngineUnavailable
 
 SOURCE = Path(__file__).parents[2] / "src"

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from belljar.engine import ENGINES
+from belljar.engines import ENGINES
 from belljar.errors import EngineUnavailable
 
 from .conftest import Belljar, Guest, start
@@ -89,7 +89,7 @@ def test_auto_says_what_it_took_when_it_is_not_the_first(
     module.Broken = Broken  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "broken_engine", module)
     engines = {"broken": "broken_engine:Broken", "kvm": ENGINES["kvm"]}
-    monkeypatch.setattr("belljar.engine.ENGINES", engines)
+    monkeypatch.setattr("belljar.engines.ENGINES", engines)
     monkeypatch.setattr("belljar.machine.select.ENGINES", engines)
     monkeypatch.setattr("belljar.cli.run.ENGINES", engines)
     done = belljar("run", "hello-real")

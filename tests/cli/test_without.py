@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from belljar.engine import open_engine
+from belljar.engines import open_engine
 from belljar.errors import ConfigurationError, FeatureUnsupported
 from belljar.kvm.engine import KvmEngine
 from belljar.machine import Machine

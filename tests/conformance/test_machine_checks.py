@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from belljar.engine import MACHINE_CHECK_BANKS
+from belljar.engine_data import MACHINE_CHECK_BANKS
 from belljar.errors import ConfigurationError, FeatureUnsupported
 from belljar.exits import PortIo
 from belljar.machine import Cpu, End, Machine

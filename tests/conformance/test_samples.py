@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from belljar import samples
-from belljar.engine import ENGINES
+from belljar.engines import ENGINES
 from belljar.errors import BelljarError, EngineUnavailable, ModeUnsupported
 from belljar.machine import End, Machine
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from belljar.engine import open_engine
+from belljar.engines import open_engine
 from belljar.errors import EngineUnavailable
 
 ROOT = Path(__file__).parents[2]

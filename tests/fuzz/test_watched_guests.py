@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from belljar.engine import Engine, open_engine
+from belljar.engine import Engine
+from belljar.engines import open_engine
 from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine, RunResult
 from belljar.machine.config import IRQCHIPS

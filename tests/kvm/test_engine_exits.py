@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from belljar.engine import DebugControl
+from belljar.engine_data import DebugControl
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
 from belljar.exits import Debug, Exit, ExitReason, Hlt, InternalError, Mmio, PortIo, ReadMsr, Shutdown, WriteMsr
 from belljar.kvm.abi.run import KVM_MSR_EXIT_REASON_UNKNOWN

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from belljar.engine import DebugControl, Watchpoint
+from belljar.engine_data import DebugControl, Watchpoint
 from belljar.errors import (
     ClosedError,
     ConfigurationError,

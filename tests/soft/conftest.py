@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import pytest
 
-from belljar.engine import Engine, open_engine
+from belljar.engine import Engine
+from belljar.engines import open_engine
 from belljar.errors import BelljarError
 from oracles.cases import Unsupported
 from oracles.exam import Oracle

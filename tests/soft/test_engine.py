@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from belljar.engine import DebugControl, Watchpoint
+from belljar.engine_data import DebugControl, Watchpoint
 from belljar.errors import ClosedError, EngineError
 from belljar.exits import Debug, ExitReason, Mmio, PortIo
 from belljar.machine import End, Machine

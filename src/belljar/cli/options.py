@@ -7,7 +7,7 @@ from typing import Any
 from belljar.boot import FORMATS
 from belljar.cli import values
 from belljar.cli.spec import Argument, Option
-from belljar.engine import ENGINES
+from belljar.engines import ENGINES
 from belljar.machine.config import CLOCKS, IRQCHIPS, PAGE_SIZES
 from belljar.x86.modes import MODES
 

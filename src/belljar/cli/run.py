@@ -14,7 +14,7 @@ from belljar.cli.options import GUEST, GUEST_OPTIONS, machine_options
 from belljar.cli.say import EXIT_PIPE_CLOSED, complain
 from belljar.cli.spec import Command, Option
 from belljar.devices.console import FileInput
-from belljar.engine import ENGINES
+from belljar.engines import ENGINES
 from belljar.errors import ConfigurationError
 from belljar.exits import Exit
 from belljar.machine import End, Machine, RunResult

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from belljar.engine import MessageRoute, PinRoute, PinTarget
 from belljar.errors import CapabilityMissing, ConfigurationError, FeatureUnsupported, KvmCallFailed
 from belljar.kvm.abi import caps
 from belljar.kvm.abi.flags import (
@@ -17,6 +16,7 @@ from belljar.kvm.abi.flags import (
 from belljar.kvm.vcpu import Vcpu
 from belljar.kvm.vm import Vm
 from belljar.kvm.vm_interrupts import IrqchipRoute, MsiRoute
+from belljar.routes import MessageRoute, PinRoute, PinTarget
 from belljar.watching import ChipRegisters, PicRegisters
 
 IDENTITY_MAP_GPA = 0xFEFF_C000

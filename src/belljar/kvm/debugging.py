@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from belljar.engine import DebugControl
+from belljar.engine_data import DebugControl
 from belljar.errors import ConfigurationError, FeatureUnsupported
 from belljar.kvm.abi.flags import KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.engine import MACHINE_CHECK_BANKS, MCG_CAP_OFFERED, MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine_data import MACHINE_CHECK_BANKS, MCG_CAP_OFFERED
 from belljar.errors import (
     BelljarError,
     CapabilityMissing,
@@ -31,9 +31,11 @@ from belljar.kvm.vm import Vm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from belljar.engine import MemoryRegion
     from belljar.kvm.chips import KernelChips
     from belljar.kvm.probe import Facts
     from belljar.platform import HypervConnections, Platform
+    from belljar.routes import MessageRoute, PinRoute, PinTarget
     from belljar.watching import ChipRegisters
 
 _cpu_models: dict[str, CpuModel] = {}

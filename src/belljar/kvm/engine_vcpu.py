@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, MsrDevice, RunPage
+from belljar.engine_data import DebugControl, EngineTranslation, RunPage
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -40,6 +40,7 @@ from belljar.x86.flags import Rflags
 from belljar.x86.state import CpuState, Registers, SpecialRegisters
 
 if TYPE_CHECKING:
+    from belljar.engine import Bus, MsrDevice
     from belljar.kvm.engine import KvmVm
     from belljar.kvm.vcpu import Vcpu
     from belljar.platform import TimeStampCounter

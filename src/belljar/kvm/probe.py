@@ -10,7 +10,7 @@ import mmap
 import time
 from typing import TYPE_CHECKING
 
-from belljar.engine import DebugControl, Watchpoint
+from belljar.engine_data import DebugControl, Watchpoint
 from belljar.exits import ExitReason
 from belljar.kvm import _calls
 from belljar.kvm.debugging import debug_registers

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from belljar.engine import Engine, Vm
 from belljar.errors import FeatureUnsupported
 from belljar.machine.config import MachineConfig
+
+if TYPE_CHECKING:
+    from belljar.engine import Engine, Vm
 
 
 class ChipChoice(NamedTuple):

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from belljar.devices.console import Input, Output
-from belljar.engine import Engine
 from belljar.errors import ConfigurationError
 from belljar.exits import Hypercall, ReadMsr, WriteMsr
 from belljar.records import dataclass, field
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from belljar.engine import Engine
 
 DEFAULT_MEMORY = 16 << 20
 """Bytes of guest memory unless asked otherwise; pages that the guest never touches cost nothing."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from belljar.engine import EngineTranslation, RunPage, Vcpu
 from belljar.errors import ConfigurationError
 from belljar.x86.registers import PARTS, REGISTERS
 from belljar.x86.state import Registers, SpecialRegisters
 
 if TYPE_CHECKING:
+    from belljar.engine import Vcpu
+    from belljar.engine_data import EngineTranslation, RunPage
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from belljar.engine import Engine
 from belljar.errors import ConfigurationError
 from belljar.soft.processor.features import Feature
 from belljar.x86.cpuid import all_feature_names
+
+if TYPE_CHECKING:
+    from belljar.engine import Engine
 
 MOST_NEAR = 5
 

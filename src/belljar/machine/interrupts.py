@@ -19,8 +19,9 @@ from belljar.devices.lines import (
     check_routes,
     pc_routes,
 )
-from belljar.engine import MessageRoute, PinRoute, Vm
+from belljar.engine import Vm
 from belljar.errors import ConfigurationError
+from belljar.routes import MessageRoute, PinRoute
 
 
 class EngineInterrupts:

@@ -16,7 +16,7 @@ from belljar.devices.console import Capture
 from belljar.devices.debug_console import DebugConsole
 from belljar.devices.debug_exit import DebugExit
 from belljar.devices.serial import Serial
-from belljar.engine import DebugControl, Engine, Vm, Watchpoint
+from belljar.engine_data import DebugControl, Watchpoint
 from belljar.errors import ClosedError, ConfigurationError, FeatureUnsupported, GuestMemoryError, ModeUnsupported
 from belljar.exits import Debug, Exit, Hypercall
 from belljar.machine.chip_choice import use_chips
@@ -35,6 +35,7 @@ from belljar.x86.state import DescriptorTable
 if TYPE_CHECKING:
     from belljar.devices.lines import Line
     from belljar.devices.small_pc import SmallPc
+    from belljar.engine import Engine, Vm
     from belljar.machine.input_thread import InputThread
     from belljar.machine.interrupts import EngineInterrupts
     from belljar.machine.own_interrupts import OwnInterrupts

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Condition, Event, Thread, get_native_id
 from typing import TYPE_CHECKING
 
-from belljar.engine import Bus, Engine
 from belljar.errors import EngineError
 from belljar.exits import Exit, ExitReason, SystemEvent
 from belljar.machine.census import Census
@@ -30,6 +29,7 @@ KVM_SYSTEM_EVENT_SHUTDOWN, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_CRASH = 1, 2
 """api.rst 5, KVM_EXIT_SYSTEM_EVENT."""
 
 if TYPE_CHECKING:
+    from belljar.engine import Bus, Engine
     from belljar.machine.own_interrupts import OwnInterrupts
     from belljar.machine.pins import Pins
     from belljar.wishes import Wish

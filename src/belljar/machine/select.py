@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from belljar.engine import ENGINES, Engine, open_engine
+from typing import TYPE_CHECKING
+
+from belljar.engines import ENGINES, open_engine
 from belljar.errors import EngineUnavailable, FeatureUnsupported
 from belljar.machine.config import MachineConfig
+
+if TYPE_CHECKING:
+    from belljar.engine import Engine
 
 
 def select_engine(config: MachineConfig) -> tuple[Engine, str]:

@@ -9,11 +9,12 @@ from belljar.devices.bus import Bus
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.ioapic import MASKED
 from belljar.devices.lines import IoapicRoute, LineRoute, Route, check_gsi
-from belljar.engine import MessageRoute, Vm
+from belljar.engine import Vm
 from belljar.exits import ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import OwnInterrupts
 from belljar.machine.split_seat import SplitSeat
+from belljar.routes import MessageRoute
 
 
 class SplitInterrupts(OwnInterrupts):

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from belljar import __version__
-from belljar.engine import ENGINES, Engine, open_engine
+from belljar.engine import Engine
+from belljar.engines import ENGINES, open_engine
 from belljar.errors import EngineUnavailable
 from belljar.observe import probes
 from belljar.observe.doctor_model import EngineHealth, FeatureProbe, Health, ModeProbe, SpeedProbe

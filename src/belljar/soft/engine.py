@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from belljar.engine import MemoryRegion, MessageRoute, PinRoute, PinTarget
+from belljar.engine import MemoryRegion
 from belljar.errors import ClosedError, EngineError, FeatureUnsupported
+from belljar.routes import MessageRoute, PinRoute, PinTarget
 from belljar.soft.hypervisor.controls import Primary, give_turns
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.msrs import bitmap_of, bitmap_of_unknown

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from belljar.engine import MACHINE_CHECK_BANKS as BANKS
-from belljar.engine import MCG_CAP_OFFERED
+from belljar.engine_data import MACHINE_CHECK_BANKS as BANKS
+from belljar.engine_data import MCG_CAP_OFFERED
 from belljar.exits import Shutdown
 from belljar.soft.hypervisor.events import inject, put_off
 from belljar.soft.processor.fields import Field

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from functools import cache
 from itertools import chain
 
-from belljar.engine import MACHINE_CHECK_BANKS
+from belljar.engine_data import MACHINE_CHECK_BANKS
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
 from belljar.x86.msr import Msr

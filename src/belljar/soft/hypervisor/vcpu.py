@@ -7,7 +7,8 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from belljar.engine import Bus, DebugControl, EngineTranslation, MsrDevice, RunPage
+from belljar.engine import Bus, MsrDevice
+from belljar.engine_data import DebugControl, EngineTranslation, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import controls, msr_access, state
