@@ -80,6 +80,18 @@ def test_the_ioapic_is_what_kernels_count_on(chips: dict[str, object], built: Pa
     assert ("ok logical destination" in lines) is (cpus == 4)
 
 
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_a_kernel_finds_acpi_tables_and_the_hardware_that_they_name(
+    chips: dict[str, object], built: Path, cpus: int
+) -> None:
+    options = {key: value for key, value in chips.items() if key != "mode"}
+    with Machine(kernel("acpi", built), test_device=True, cpus=cpus, **options) as machine:
+        result = machine.run(timeout=30)
+        lines = machine.console.decode().splitlines()
+        assert [line for line in lines if line.startswith("BAD")] == []
+        assert (result.end, result.status, lines[-1]) == (End.POWER_OFF, 0, "off")
+
+
 def test_events_survive_faults_of_the_hypervisors_in_their_delivery(chips: dict[str, object], built: Path) -> None:
     assert "ok an NMI in an NMI" in run("events", built, chips, cpus=1)
 

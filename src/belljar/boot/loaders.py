@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from belljar.boot.image import Image
 from belljar.boot.options import MAX_IMAGE_SIZE, LoadOptions
 from belljar.boot.source import Source, open_file, printable
 from belljar.errors import ConfigurationError, LoadError
+
+if TYPE_CHECKING:
+    from belljar.boot.acpi import AcpiHardware
 
 
 class Loader(Protocol):
@@ -48,16 +51,17 @@ def load(
     command_line: str = "",
     modules: Iterable[tuple[str | os.PathLike[str], str]] = (),
     program: str = "",
+    acpi: Callable[[], AcpiHardware] | None = None,
 ) -> Image:
     """The guest in a file, in whichever of `FORMATS` its content is (or in `format`).
 
     `load_gpa` says where raw code or a position-independent ELF goes, `entry_gva` where execution starts, `memory_size` (bytes)
     refuses what could not fit before it is read. `ram` is the machine's memory as (gpa, size); one piece of `memory_size`
     from 0 if left out. `command_line` and `modules` (path, text) go to guests whose format hands them over, the command line
-    behind the name `program` if there is one. Raises LoadError
-    in one line for every unusable file, ConfigurationError for options that a format does not take.
+    behind the name `program` if there is one. With `acpi`, which tells of the hardware, kernels find ACPI tables.
+    Raises LoadError in one line for every unusable file, ConfigurationError for options that a format does not take.
     """
-    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules, program)
+    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules, program, acpi)
     with open_file(path) as source:
         return _load(source, options, format)
 
@@ -74,9 +78,10 @@ def load_bytes(
     command_line: str = "",
     modules: Iterable[tuple[str | os.PathLike[str], str]] = (),
     program: str = "",
+    acpi: Callable[[], AcpiHardware] | None = None,
 ) -> Image:
     """The guest in `data`; otherwise as `load`."""
-    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules, program)
+    options = _options(load_gpa, entry_gva, memory_size, ram, command_line, modules, program, acpi)
     with Source(printable(name), data=bytes(data)) as source:
         return _load(source, options, format)
 
@@ -89,6 +94,7 @@ def _options(
     command_line: str,
     modules: Iterable[tuple[str | os.PathLike[str], str]],
     program: str,
+    acpi: Callable[[], AcpiHardware] | None,
 ) -> LoadOptions:
     for option, value in (("load", load_gpa), ("entry", entry_gva)):
         if value is not None and not 0 <= value < 1 << 64:
@@ -96,7 +102,7 @@ def _options(
     limit = MAX_IMAGE_SIZE if memory_size is None else min(memory_size, MAX_IMAGE_SIZE)
     if ram is None:
         ram = () if memory_size is None else ((0, memory_size),)
-    return LoadOptions(load_gpa, entry_gva, limit, tuple(ram), command_line, program, tuple(modules))
+    return LoadOptions(load_gpa, entry_gva, limit, tuple(ram), command_line, program, tuple(modules), acpi)
 
 
 def _load(source: Source, options: LoadOptions, format: str | None) -> Image:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from belljar.boot import elf
+from belljar.boot.acpi import acpi_tables
 from belljar.boot.bios_data import bios_data
 from belljar.boot.image import Image, ImageSegment, SegmentFlags, checked_image
 from belljar.boot.memory_map import AVAILABLE, MemoryRange
@@ -267,12 +268,18 @@ def _first(room: Room, size: int, floors: tuple[int, ...]) -> int | None:
     return None
 
 
+def firmware_tables(kernel: Image, options: LoadOptions) -> tuple[ImageSegment, ...]:
+    """The ACPI tables, whose first bytes are the RSDP; none if nobody tells of the hardware, or there is no room for them."""
+    return () if options.acpi is None else acpi_tables(options.acpi(), options.ram, kernel.segments)
+
+
 def entered(
     kernel: Image, options: LoadOptions, format: str, cargo: Cargo, information: bytes, gpa: int, magic: int
 ) -> Image:
-    """The whole guest: kernel, modules, information, BIOS data, and the two registers that it starts with."""
+    """The whole guest: kernel, modules, information, BIOS data, ACPI tables, and the two registers that it starts with."""
     bios = bios_data(options.ram, kernel.segments)
+    tables = firmware_tables(kernel, options)
     info = ImageSegment(gpa, information, len(information), READ_WRITE, "multiboot information")
-    segments = sorted((*bios, *kernel.segments, *cargo.segments, info), key=lambda segment: segment.gpa)
+    segments = sorted((*bios, *tables, *kernel.segments, *cargo.segments, info), key=lambda segment: segment.gpa)
     registers = {"rax": magic, "rbx": gpa}
     return Image(kernel.name, format, tuple(segments), kernel.entry_gva, BITS, MODE, registers, strict=True)

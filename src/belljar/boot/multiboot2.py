@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from belljar.boot.acpi import RSDP_OLD_SIZE, RSDP_SIZE
 from belljar.boot.image import Image, ImageSegment, checked_image
 from belljar.boot.memory_map import MemoryRange, lower_and_upper_kib, memory_map
 from belljar.boot.multiboot import (
@@ -22,6 +23,7 @@ from belljar.boot.multiboot import (
     elf_kernel,
     entered,
     find_magic,
+    firmware_tables,
     flat_kernel,
     place_information,
     place_modules,
@@ -68,7 +70,7 @@ _LAST_KNOWN_REQUEST = 21
 """Types of information that the specification defines; of these only ELF sections exist here and are not passed on."""
 
 _INFO_COMMAND_LINE, _INFO_LOADER_NAME, _INFO_MODULE, _INFO_MEMORY = 1, 2, 3, 4
-_INFO_MEMORY_MAP, _INFO_LOAD_BASE = 6, 21
+_INFO_MEMORY_MAP, _INFO_OLD_RSDP, _INFO_NEW_RSDP, _INFO_LOAD_BASE = 6, 14, 15, 21
 """Types of information tags (section 3.4)."""
 
 _MAP_ENTRY = struct.Struct("<QQII")
@@ -126,7 +128,9 @@ def load(source: Source, options: LoadOptions) -> Image:
     room = Room(ranges, kernel.segments)
     cargo = place_modules(kernel, options, room)
     command_line = c_string(options.whole_line, "the command line")
-    information = _information(ranges, cargo.modules, command_line, load_base)
+    tables = firmware_tables(kernel, options)
+    rsdp = tables[0].data[:RSDP_SIZE] if tables else b""
+    information = _information(ranges, cargo.modules, command_line, load_base, rsdp)
     gpa = place_information(kernel, room, len(information))
     return entered(kernel, options, NAME, cargo, information, gpa, ENTRY_MAGIC)
 
@@ -281,7 +285,7 @@ def _relocated(kernel: Image, relocation: tuple[int, ...], options: LoadOptions,
 
 
 def _information(
-    ranges: Sequence[MemoryRange], modules: Sequence[Module], command_line: bytes, load_base: int | None
+    ranges: Sequence[MemoryRange], modules: Sequence[Module], command_line: bytes, load_base: int | None, rsdp: bytes
 ) -> bytes:
     """The tags of section 3.4; nothing in them depends on where they lie."""
     entries = b"".join(_MAP_ENTRY.pack(*entry, 0) for entry in ranges)
@@ -292,6 +296,8 @@ def _information(
         _tag(_INFO_MEMORY, struct.pack("<2I", *lower_and_upper_kib(ranges))),
         _tag(_INFO_MEMORY_MAP, struct.pack("<2I", _MAP_ENTRY.size, 0) + entries),
     ]
+    if rsdp:
+        tags += [_tag(_INFO_OLD_RSDP, rsdp[:RSDP_OLD_SIZE]), _tag(_INFO_NEW_RSDP, rsdp)]
     if load_base is not None:
         tags.append(_tag(_INFO_LOAD_BASE, struct.pack("<I", load_base)))
     tags.append(_tag(_END, b""))

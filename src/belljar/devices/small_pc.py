@@ -10,6 +10,7 @@ from belljar.devices.clock import Clock
 from belljar.devices.hpet import Hpet
 from belljar.devices.i8042 import KeyboardController
 from belljar.devices.pci import PciHost
+from belljar.devices.pm1 import Pm1
 from belljar.devices.pm_timer import PmTimer
 from belljar.devices.port92 import Port92
 from belljar.devices.reset import ResetControl
@@ -18,15 +19,18 @@ from belljar.devices.rtc import DEFAULT_START, Rtc, memory_size_bytes
 KEYBOARD_GSI, RTC_GSI = 1, 8
 """A PC's interrupt lines (IBM PC/AT Technical Reference, "System interrupts")."""
 
+SCI_GSI = 9
+"""ACPI's own, where virtual machines after the 82371AB have it."""
+
 FOUR_GIB = 1 << 32
 
 
 class SmallPc:
     """The devices. `line(gsi, source)` gives a hold on an interrupt line, `send_msi(address, data)` sends a message.
 
-    `reset` is called with the name of what asked for a reset. `connect_pit` is told whether the 8254 drives its line, which
-    the HPET may take over. `ram` is where memory lies, (gpa, size) each; `start` what the RTC shows at the clock's 0, in
-    seconds since 1970 UTC.
+    `reset` is called with the name of what asked for a reset, `power_off` when the guest enters ACPI's S5. `connect_pit` is
+    told whether the 8254 drives its line, which the HPET may take over. `ram` is where memory lies, (gpa, size) each; `start`
+    what the RTC shows at the clock's 0, in seconds since 1970 UTC.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class SmallPc:
         line: Callable[[int, str], Callable[[bool], object]],
         *,
         reset: Callable[[str], None],
+        power_off: Callable[[], None] = lambda: None,
         send_msi: Callable[[int, int], object] | None = None,
         connect_pit: Callable[[bool], None] = lambda connected: None,
         ram: Sequence[tuple[int, int]] = (),
@@ -51,6 +56,7 @@ class SmallPc:
             legacy=self._replace_timers,
         )
         self.pm_timer = PmTimer(clock)
+        self.pm1 = Pm1(clock, self.pm_timer, line(SCI_GSI, "acpi"), power_off)
         self.keyboard = KeyboardController(
             lambda: reset("the keyboard controller"), line=line(KEYBOARD_GSI, "keyboard")
         )
@@ -65,14 +71,15 @@ class SmallPc:
     def attach(self, bus: Bus) -> None:
         """Put all of them on a bus, where they give way to devices of the user's choice."""
         devices = (
-            self.rtc, self.hpet, self.pm_timer, *self.keyboard.devices(), self.port92, self.reset_control, *self.pci.devices(),
+            self.rtc, self.hpet, self.pm_timer, self.pm1, *self.keyboard.devices(), self.port92, self.reset_control,
+            *self.pci.devices(),
         )  # fmt: skip
         for device in devices:
             bus.attach(device, gives_way=True)
 
     def _parts(self) -> dict[str, Any]:
         return {
-            "rtc": self.rtc, "hpet": self.hpet, "pm_timer": self.pm_timer, "keyboard": self.keyboard,
+            "rtc": self.rtc, "hpet": self.hpet, "pm_timer": self.pm_timer, "pm1": self.pm1, "keyboard": self.keyboard,
             "port92": self.port92, "reset_control": self.reset_control, "pci": self.pci,
         }  # fmt: skip
 

@@ -52,6 +52,7 @@ def attach_chips(machine: Machine) -> Bus:
         clock,
         machine.interrupts.line,
         reset=machine.reset_requested,
+        power_off=machine.power_off_requested,
         send_msi=machine.interrupts.signal_msi,
         connect_pit=connect_pit,
         ram=machine.config.memory_layout(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from belljar import samples
 from belljar.boot import Image, load, load_bytes
@@ -13,6 +13,9 @@ from belljar.machine.config import MachineConfig
 from belljar.memory import GuestMemory
 from belljar.records import dataclass, field
 from belljar.x86.modes import Placement
+
+if TYPE_CHECKING:
+    from belljar.boot.acpi import AcpiHardware
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def _load(config: MachineConfig) -> Image:
         "command_line": config.command_line,
         "program": _program(config),
         "modules": config.modules,
+        "acpi": lambda: _acpi_hardware(config),
     }
     if isinstance(config.guest, (bytes, bytearray, memoryview)):
         return load_bytes(bytes(config.guest), "guest", **options)
@@ -88,6 +92,12 @@ def _load(config: MachineConfig) -> Image:
     if isinstance(config.guest, str) and "/" not in config.guest and not os.path.exists(config.guest):
         raise samples.unknown(config.guest)
     return load(config.guest, **options)
+
+
+def _acpi_hardware(config: MachineConfig) -> AcpiHardware:
+    from belljar.machine.firmware import acpi_hardware  # only some formats have ACPI tables
+
+    return acpi_hardware(config.cpus or 1)
 
 
 def _program(config: MachineConfig) -> str:

@@ -202,6 +202,10 @@ class Machine:
         """The guest asked for a reset, which ends the run; called by the devices that can be asked."""
         self._runner.finish(End.RESET, f"the guest asked {source} for a reset")
 
+    def power_off_requested(self) -> None:
+        """The guest switched the machine off, which ends the run; called by the device that did it."""
+        self._runner.finish(End.POWER_OFF, "the guest switched the machine off")
+
     def _answer(self, exit: Exit) -> int | None:
         if self.own_interrupts is not None:
             answer = self.own_interrupts.answer(exit)
