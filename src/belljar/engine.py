@@ -363,6 +363,12 @@ class Vm(Protocol):
         (KVM_CAP_X86_USER_SPACE_MSR). Raises FeatureUnsupported where the engine cannot.
         """
 
+    def watch_msrs(self, watch: ExitWatch) -> str:
+        """Tell `watch` of accesses to MSRs where `Vcpu.watch_exits` cannot; what it is not told of, in words.
+
+        They end runs neither before nor after. Raises FeatureUnsupported where the engine cannot tell of any.
+        """
+
     def exit_on_hypercalls(self) -> None:
         """Have hypercalls made at CPL0 return from `run`: all that the engine can hand over.
 

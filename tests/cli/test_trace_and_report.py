@@ -167,7 +167,10 @@ def test_trace_says_what_it_cannot_show(belljar: Belljar, kvm: object) -> None:
     assert "nothing to trace: cpuid: kvm answers it without telling anybody" in done.complaint
     done = belljar("run", "hello-long", "--engine", "kvm", "--trace", "cpuid,io")
     assert (done.status, done.out) == (0, GREETING)
-    assert done.err.splitlines()[0] == "belljar: trace of cpuid: kvm answers it without telling anybody"
+    assert (
+        done.err.splitlines()[0]
+        == "belljar: trace of cpuid: kvm answers it without telling anybody, and has no exit for it"
+    )
 
 
 def test_trace_of_a_kind_that_is_none_is_refused(belljar: Belljar, tmp_path: Path) -> None:

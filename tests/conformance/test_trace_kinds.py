@@ -196,10 +196,16 @@ def test_soft_shows_msrs_and_cpuid_with_names_and_answers() -> None:
     assert re.fullmatch(r"leaf=0x7 subleaf=0x0 eax=0x\w+ ebx=0x\w+ ecx=0x\w+ edx=0x\w+", cpuid)
 
 
-def test_kvm_shows_refused_msrs_and_says_that_it_keeps_the_others() -> None:
-    lines, notes = traced({"msr"}, guest(MSRS_AND_CPUID), "kvm", "user")
-    assert [text for _, _, text in lines] == ["read unknown (0x12345) refused: #GP(0)"]
-    assert notes == ["msr: kvm answers those that it knows without telling anybody; only the others are seen"]
+@pytest.mark.parametrize("irqchip", [None, "kernel", "split", "user"])
+def test_kvm_shows_msrs_and_says_which_it_keeps_to_itself(irqchip: str | None) -> None:
+    lines, notes = traced({"msr"}, guest(MSRS_AND_CPUID), "kvm", irqchip)
+    assert [text for _, _, text in lines] == [
+        "write IA32_SYSENTER_CS (0x174) value=0x1234",
+        "read IA32_SYSENTER_CS (0x174) value=0x1234",
+        "read unknown (0x12345) refused: #GP(0)",
+    ]
+    (note,) = notes
+    assert note.startswith("msr: not seen is what KVM does by itself: x2APIC registers, ")
 
 
 def test_exits_have_the_engines_own_names() -> None:

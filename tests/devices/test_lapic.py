@@ -322,6 +322,18 @@ def test_a_masked_timer_counts_silently_and_loses_what_it_would_have_said() -> N
     assert not lapic.has_interrupt()
 
 
+def test_a_counter_that_jumps_takes_no_tick_from_a_timer_that_does_not_follow_it() -> None:
+    cpus = Cpus(1)
+    lapic, clock = cpus.lapics[0], cpus.pc.clock
+    lapic.write(Reg.LVT_TIMER, 0x40)
+    lapic.write(Reg.DIVIDE, 0xB)
+    lapic.write(Reg.INITIAL_COUNT, 1000)
+    clock.time_ns += 1000  # due, and not run yet
+    lapic.timer.rearm()
+    clock.advance(0)
+    assert lapic.acknowledge() == 0x40
+
+
 def test_the_tsc_deadline_fires_at_its_time_and_disarms() -> None:
     cpus = Cpus(1)
     lapic, msrs, clock, tsc = cpus.lapics[0], cpus.pc.msrs[0], cpus.pc.clock, cpus.pc.tsc

@@ -143,7 +143,8 @@ class ApicTimer:
 
     def rearm(self) -> None:
         """The relation between the time-stamp counter and the clock has changed."""
-        self._arm()
+        if self.mode == TSC_DEADLINE:
+            self._arm()
 
     def _arm(self, overdue: bool = False) -> None:
         """Make the appointment; with `overdue` also that of a one-shot whose time has come and that did not run yet."""

@@ -4,7 +4,7 @@
 buffers twice and raises for every failure; this one passes what it is given and returns the kernel's answer.
 """
 
-# ruff: noqa: F821  (a Py_buffer that is declared, then filled in)
+# ruff: noqa: F821  (a Py_buffer that is declared, then filled in; a name of _calls.pxd)
 
 import cython
 from cython.cimports.cpython.buffer import (
@@ -52,3 +52,8 @@ def address_of(data) -> cython.ulong:
 def read_memory(hva: cython.ulong, size: cython.Py_ssize_t) -> bytes:
     """A copy of this process's own memory. The caller vouches that the range is mapped."""
     return PyBytes_FromStringAndSize(cython.cast(cython.p_char, hva), size)
+
+
+def read_tsc() -> int:
+    """The host's time-stamp counter (RDTSC, SDM 2B)."""
+    return host_rdtsc()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from struct import iter_unpack, pack_into, unpack_from
 
 from belljar.errors import ConfigurationError, FeatureUnsupported
@@ -24,6 +24,8 @@ ECX_LA57 = 1 << 16
 ECX_BYTE_3 = 4
 """From the highest byte of EBX to that of ECX."""
 
+TSC_DEADLINE = "tsc_deadline_timer"
+
 ECX_TSC_DEADLINE_BYTE_3 = 1 << 24 - 24
 """CPUID.1:ECX[24] (SDM 2A, CPUID), within its highest byte."""
 
@@ -34,9 +36,13 @@ EAX_OFFSET, EBX_OFFSET, EDX_OFFSET = 12, 16, 24
 class CpuModel:
     """The CPUID table that new vCPUs get."""
 
-    def __init__(self, table: bytes) -> None:
-        """`table` as KVM_GET_SUPPORTED_CPUID gave it: a kvm_cpuid2; it names the host CPU that was asked, which no guest is."""
+    def __init__(self, table: bytes, *, no_deadlines: bool = False) -> None:
+        """`table` as KVM_GET_SUPPORTED_CPUID gave it: a kvm_cpuid2; it names the host CPU that was asked, which no guest is.
+
+        `no_deadlines`: nobody is to have a TSC deadline timer.
+        """
         self._table = table
+        self._no_deadlines = no_deadlines
         self._apic_id_offsets: list[int] = []
         self._x2apic_id_offsets: list[int] = []
         self._features: dict[tuple[int, int], tuple[int, int, int, int]] = {}
@@ -50,7 +56,7 @@ class CpuModel:
                 self._x2apic_id_offsets.append(at + EDX_OFFSET)
             at += kvm_cpuid_entry2.size
 
-    def without(self, names: Iterable[str]) -> CpuModel:
+    def without(self, names: Sequence[str]) -> CpuModel:
         """The same without the bits of some features. Raises FeatureUnsupported for a name that CPUID has no bit for."""
         from belljar.x86.cpuid import REGISTERS, feature  # hundreds of names that few machines need
 
@@ -68,7 +74,7 @@ class CpuModel:
             for offset, mask in cleared.get(leaf, ()):
                 (value,) = unpack_from("<I", table, at + offset)
                 pack_into("<I", table, at + offset, value & mask)
-        return CpuModel(bytes(table))
+        return CpuModel(bytes(table), no_deadlines=self._no_deadlines or TSC_DEADLINE in names)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -89,7 +95,7 @@ class CpuModel:
         """
         table = bytearray(self._table)
         for offset in self._apic_id_offsets:
-            if tsc_deadline:
+            if tsc_deadline and not self._no_deadlines:
                 table[offset + ECX_BYTE_3] |= ECX_TSC_DEADLINE_BYTE_3
             else:
                 table[offset + ECX_BYTE_3] &= ~ECX_TSC_DEADLINE_BYTE_3

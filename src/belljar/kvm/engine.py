@@ -18,25 +18,22 @@ from belljar.kvm import _calls
 from belljar.kvm._loop import WriteBatcher
 from belljar.kvm.abi import caps
 from belljar.kvm.abi.flags import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
-from belljar.kvm.abi.run import (
-    KVM_MSR_EXIT_REASON_FILTER,
-    KVM_MSR_EXIT_REASON_INVAL,
-    KVM_MSR_EXIT_REASON_UNKNOWN,
-)
 from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu, no_frequency
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
+from belljar.x86.msr import Msr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from belljar.engine import MemoryRegion
     from belljar.kvm.chips import KernelChips
+    from belljar.kvm.msr_traffic import MsrTraffic
     from belljar.kvm.probe import Facts
     from belljar.platform import HypervConnections, Platform
     from belljar.routes import MessageRoute, PinRoute, PinTarget
-    from belljar.watching import ChipRegisters
+    from belljar.watching import ChipRegisters, ExitWatch
 
 _cpu_models: dict[str, CpuModel] = {}
 """By device: what KVM_GET_SUPPORTED_CPUID said the first time. It asks the processor for every leaf, which costs more
@@ -71,6 +68,7 @@ class KvmEngine:
         self._coalesces_ports: bool | None = None
         self._watchpoints_work: bool | None = None
         self._mcg_cap: int | None = None
+        self._lets_go_of_deadlines: bool | None = None
 
     @property
     def cpu_model(self) -> CpuModel:
@@ -101,6 +99,15 @@ class KvmEngine:
             banks = min(self.kvm.check(caps.KVM_CAP_MCE), MACHINE_CHECK_BANKS)
             self._mcg_cap = banks and self.kvm.mce_capabilities() & MCG_CAP_OFFERED | banks
         return self._mcg_cap
+
+    @property
+    def lets_go_of_deadlines(self) -> bool:
+        """Whether an MSR filter catches IA32_TSC_DEADLINE; found out once, by a guest of a few instructions."""
+        if self._lets_go_of_deadlines is None:
+            from belljar.kvm import probe  # only chips outside the kernel want it, and traces
+
+            self._lets_go_of_deadlines = probe.filter_catches_deadlines(self)
+        return self._lets_go_of_deadlines
 
     @property
     def watchpoints_work(self) -> bool:
@@ -148,8 +155,14 @@ class KvmVm:
         self.chips: KernelChips | None = None
         self.tsc_khz: int | None = None
         """The frequency of the time-stamp counters of vCPUs made from now on; None: the host's."""
+        self.host_tsc_khz: int | None = None
+        """The host's own, where `tsc_khz` is another."""
         self.tells_priority = False
         """Whether runs return when a guest changes CR8."""
+        self.tells_deadlines = False
+        """Whether they return when a guest reads or writes IA32_TSC_DEADLINE."""
+        self.msr_traffic: MsrTraffic | None = None
+        """Which MSRs are filtered, if any."""
         self.cpu_model_with_hyperv: CpuModel | None = None
         """What vCPUs made from now on are told, if Hyper-V's interface is part of it."""
 
@@ -229,6 +242,7 @@ class KvmVm:
             self.chips = KernelChips(self.raw, split=which == "split")
         elif which == "user":
             self.tells_priority = True
+            self._take_deadlines()
         else:
             raise FeatureUnsupported(f"the KVM engine has no interrupt chips called {which!r}")
 
@@ -299,19 +313,48 @@ class KvmVm:
         if not 0 < khz < 1 << 31:
             raise ConfigurationError(f"a time-stamp counter of {khz} kHz will not do")
         self.tsc_khz = khz
-        if self.raw.check(caps.KVM_CAP_VM_TSC_CONTROL):
+        if not self.raw.check(caps.KVM_CAP_VM_TSC_CONTROL):
+            self.tells_deadlines = False  # nobody says how the guest's counter follows the host's
+        else:
             try:
+                self.host_tsc_khz = self.raw.get_tsc_khz()
                 self.raw.set_tsc_khz(khz)
             except KvmCallFailed as error:
                 raise no_frequency(khz, error) from None
+
+    def _take_deadlines(self) -> None:
+        """IA32_TSC_DEADLINE is for chips outside the kernel, if this host's KVM lets go of it."""
+        if self.engine.lets_go_of_deadlines:
+            self._traffic().hand_over([Msr.IA32_TSC_DEADLINE])
+            self.tells_deadlines = True
+
+    def _traffic(self) -> MsrTraffic:
+        if self.msr_traffic is None:
+            from belljar.kvm.msr_traffic import MsrTraffic  # few machines filter anything
+
+            self.msr_traffic = MsrTraffic(self)
+        return self.msr_traffic
+
+    def watch_msrs(self, watch: ExitWatch) -> str:
+        """By a filter (KVM_X86_SET_MSR_FILTER, api.rst 4.97): of those that are the same for guests and for hosts."""
+        from belljar.kvm.msr_traffic import ONLY_REFUSED, UNSEEN, UNSEEN_DEADLINE  # as above
+
+        try:
+            self._traffic().watch(watch)
+        except (CapabilityMissing, KvmCallFailed):
+            self.exit_on_msrs()
+            return ONLY_REFUSED
+        return UNSEEN if self.engine.lets_go_of_deadlines else UNSEEN + UNSEEN_DEADLINE
 
     def exit_on_msrs(self, only: range | None = None) -> None:
         """MSRs that KVM does not know, values that it does not take, what a filter forbids: to whoever runs the vCPU.
 
         All of them, for KVM does not choose by number.
         """
+        from belljar.kvm.msr_traffic import ALL_REASONS  # as above
+
         try:
-            self.raw.exit_on_msr(KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_FILTER)
+            self.raw.exit_on_msr(ALL_REASONS)
         except (CapabilityMissing, KvmCallFailed) as error:
             raise FeatureUnsupported(f"this host's KVM hands no MSR accesses over: {error}") from None
 

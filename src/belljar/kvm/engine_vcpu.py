@@ -42,6 +42,7 @@ from belljar.x86.state import CpuState, Registers, SpecialRegisters
 if TYPE_CHECKING:
     from belljar.engine import Bus, MsrDevice
     from belljar.kvm.engine import KvmVm
+    from belljar.kvm.guest_tsc import KvmTsc
     from belljar.kvm.vcpu import Vcpu
     from belljar.platform import TimeStampCounter
     from belljar.watching import ExitWatch
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from belljar.x86.mp_state import MpState
 
 REASONS = tuple(ExitReason)
+SERVED_HERE = (ExitReason.RDMSR, ExitReason.WRMSR, ExitReason.UNKNOWN)
 
 APIC_BASE_BSP = 1 << 8
 """IA32_APIC_BASE: this is the bootstrap processor (SDM 3A 11.4.4)."""
@@ -92,7 +94,10 @@ class KvmVcpu:
         self._bus: Bus | None = None
         self._loop.sleeps = vm.chips is not None
         self._loop.tells_priority = vm.tells_priority
-        tsc_deadline = vm.chips is not None and bool(vcpu.check(caps.KVM_CAP_TSC_DEADLINE_TIMER))
+        self._tsc: KvmTsc | None = None
+        tsc_deadline = vm.tells_deadlines
+        if vm.chips is not None:
+            tsc_deadline = bool(vcpu.check(caps.KVM_CAP_TSC_DEADLINE_TIMER))
         model = vm.engine.cpu_model
         if vm.cpu_model_with_hyperv is not None:
             model = vm.cpu_model_with_hyperv
@@ -292,14 +297,23 @@ class KvmVcpu:
                 watch(self.last_exit())
 
         reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
-        while reason is ExitReason.UNKNOWN and self._vm.cpu_model_with_hyperv is not None and self._serve_hyperv():
+        while reason in SERVED_HERE and self._serve(reason, observer):
             reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
         if reason.answerable:
             self._write_answer(reason, None)
         return reason
 
+    def _serve(self, reason: ExitReason, observer: Callable[[Exit], None] | None) -> bool:
+        """Whether an exit was nobody else's to serve, and the guest may go on."""
+        if reason is ExitReason.UNKNOWN:
+            return self._vm.cpu_model_with_hyperv is not None and self._serve_hyperv()
+        if self._tsc is not None:
+            self._tsc.look()
+        traffic = self._vm.msr_traffic
+        return traffic is not None and traffic.serve(self, reason, observer)
+
     def _serve_hyperv(self) -> bool:
-        """Whether the exit was Hyper-V's, and the guest may go on."""
+        """Whether the exit was Hyper-V's."""
         from belljar.kvm.hyperv import serve  # as in engine.py
 
         page = self.raw.page
@@ -433,8 +447,14 @@ class KvmVcpu:
 
     @property
     def tsc(self) -> TimeStampCounter:
-        """Raises FeatureUnsupported: the kernel keeps it; `raw` has KVM's calls."""
-        raise FeatureUnsupported("time-stamp counters are the kernel's on KVM", hint=USE_SOFT)
+        """Where chips outside the kernel have a use for it (`KvmVm.tells_deadlines`); else FeatureUnsupported."""
+        if self._tsc is None:
+            if not self._vm.tells_deadlines:
+                raise FeatureUnsupported("time-stamp counters are the kernel's on this KVM", hint=USE_SOFT)
+            from belljar.kvm.guest_tsc import KvmTsc  # few ask
+
+            self._tsc = KvmTsc(self.raw, self._vm.host_tsc_khz)
+        return self._tsc
 
     @property
     def clock_ns(self) -> int:

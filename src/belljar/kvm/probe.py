@@ -11,10 +11,12 @@ import time
 from typing import TYPE_CHECKING
 
 from belljar.engine_data import DebugControl, Watchpoint
+from belljar.errors import CapabilityMissing, KvmCallFailed
 from belljar.exits import ExitReason
 from belljar.kvm import _calls
 from belljar.kvm.debugging import debug_registers
 from belljar.records import dataclass
+from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, Segment, SpecialRegisters
 
 if TYPE_CHECKING:
@@ -107,6 +109,22 @@ def watchpoints_work(engine: KvmEngine) -> bool:
     code = b"\xa2\x00\x05\xf4"  # mov [0x500], al; hlt
     reason, _ = _run(engine, code, DebugControl(watchpoints=(Watchpoint(0x500, 1),)))
     return reason is ExitReason.DEBUG
+
+
+def filter_catches_deadlines(engine: KvmEngine) -> bool:
+    """Whether KVM asks its MSR filter before it takes a write to IA32_TSC_DEADLINE for itself."""
+    from belljar.kvm.msr_traffic import MsrTraffic  # which most that is probed has nothing to do with
+
+    region = ProbeRegion(b"\x0f\x30\xf4")  # wrmsr; hlt
+    with engine.create_vm() as vm:
+        try:
+            MsrTraffic(vm).hand_over([Msr.IA32_TSC_DEADLINE])
+        except (CapabilityMissing, KvmCallFailed):
+            return False
+        vm.map(region)
+        vcpu = vm.create_vcpu(0)
+        vcpu.set_state(real_mode_state(rcx=int(Msr.IA32_TSC_DEADLINE)), "real")
+        return vcpu.run(ProbeBus(), deadline_ns=time.monotonic_ns() + LIMIT_NS) is ExitReason.WRMSR
 
 
 def single_step_works(engine: KvmEngine) -> bool:

@@ -17,6 +17,7 @@ from belljar.devices.port61 import SystemControlB
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
+from belljar.machine.host_counter import HostCounter
 from belljar.machine.seat import Seat
 from belljar.machine.split_seat import SplitSeat
 from belljar.machine.wakeups import Cause, may_wake
@@ -158,7 +159,13 @@ class OwnInterrupts:
 
     def _make_seat(self, cpu: Cpu, bus: Bus) -> Seat | SplitSeat:
         assert isinstance(bus, LockedBus)
-        return Seat(cpu, self.chips.lapics[cpu.index], bus, bus.lock)
+        lapic = self.chips.lapics[cpu.index]
+        try:
+            tsc = cpu.vcpu.tsc
+        except FeatureUnsupported:  # the engine keeps IA32_TSC_DEADLINE to itself
+            return Seat(cpu, lapic, bus, bus.lock)
+        lapic.timer.use_counter(HostCounter(tsc, self.clock))
+        return Seat(cpu, lapic, bus, bus.lock, tsc_deadline=True)
 
     # -- lines -----------------------------------------------------------------------------------------------------
 
@@ -329,6 +336,8 @@ class OwnInterrupts:
         self.clock.resume()
         for seat in self.seats:
             seat.begin(again=again)
+            if isinstance(seat, Seat):
+                seat.lapic.timer.rearm()  # a counter may have gone on while the clock stood still
 
     def step_on(self, index: int) -> None:
         """A vCPU is to be stepped: where nobody asked for chips it goes on behind its HLT, if interrupts cannot end that."""

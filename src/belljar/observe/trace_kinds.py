@@ -108,17 +108,18 @@ class KindTrace:
             self._shown += len(kinds & {CPUID, MSR})
             return
         if CPUID in kinds:
-            self.notes.append(f"cpuid: {name} answers it without telling anybody")
+            self.notes.append(f"cpuid: {name} answers it without telling anybody, and has no exit for it")
         if MSR not in kinds:
             return
         try:
             assert self._machine.vm is not None
-            self._machine.vm.exit_on_msrs()
+            unseen = self._machine.vm.watch_msrs(self._exits)
         except FeatureUnsupported as error:
             self.notes.append(f"msr: {error.message}")
             return
         self._shown += 1
-        self.notes.append(f"msr: {name} answers those that it knows without telling anybody; only the others are seen")
+        if unseen:
+            self.notes.append(f"msr: {unseen}")
 
     def observe(self, exit: Exit) -> None:
         """An observer for `Machine.run`. A vCPU that was added meanwhile is followed from its first exit on."""

@@ -21,7 +21,7 @@ from belljar.x86.msr import Msr
 
 if TYPE_CHECKING:
     from belljar.platform import HypervConnections, Platform
-    from belljar.watching import ChipRegisters
+    from belljar.watching import ChipRegisters, ExitWatch
 
 SPLITMIX_STEP = 0x9E3779B97F4A7C15
 SPLITMIX_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -266,6 +266,13 @@ class SoftVm:
                 vcpu.exiting_msrs = range(1 << 32) if only is None else frozenset((*others, *only))
 
         self.requests.perform(change)
+
+    def watch_msrs(self, watch: ExitWatch) -> str:
+        """Every vCPU tells of all (`SoftVcpu.watch_exits`)."""
+        self._check_open()
+        for vcpu in self.vcpus:
+            vcpu.watch_exits(watch, msrs=True)
+        return ""
 
     def exit_on_hypercalls(self) -> None:
         """Every VMCALL at CPL0."""
