@@ -64,11 +64,14 @@ ORDER = (
     "opcodes",
     "opcodes_system",
     "decoder",
+    "mode",
     "blocks",
+    "block_decoding",
     "run",
     "watch",
     "lifetime",
     "memory_face",
+    "bare_face",
     "face",
 )
 """The files of `core/`, without `.py`, in the order in which they are put together."""
