@@ -22,7 +22,6 @@ from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine_vcpu import KvmVcpu, no_frequency
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
-from belljar.x86.msr import Msr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -325,7 +324,7 @@ class KvmVm:
     def _take_deadlines(self) -> None:
         """IA32_TSC_DEADLINE is for chips outside the kernel, if this host's KVM lets go of it."""
         if self.engine.lets_go_of_deadlines:
-            self._traffic().hand_over([Msr.IA32_TSC_DEADLINE])
+            self._traffic().hand_over_deadlines()
             self.tells_deadlines = True
 
     def _traffic(self) -> MsrTraffic:

@@ -118,7 +118,7 @@ def filter_catches_deadlines(engine: KvmEngine) -> bool:
     region = ProbeRegion(b"\x0f\x30\xf4")  # wrmsr; hlt
     with engine.create_vm() as vm:
         try:
-            MsrTraffic(vm).hand_over([Msr.IA32_TSC_DEADLINE])
+            MsrTraffic(vm).hand_over_deadlines()
         except (CapabilityMissing, KvmCallFailed):
             return False
         vm.map(region)
