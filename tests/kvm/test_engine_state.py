@@ -19,7 +19,7 @@ from belljar.errors import (
     ModeUnsupported,
 )
 from belljar.exits import Debug, ExitReason
-from belljar.kvm import mode_check, state_codec
+from belljar.kvm import start_state, state_codec
 from belljar.kvm.abi.structs import kvm_regs, kvm_sregs
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.engine import KvmEngine
@@ -162,21 +162,21 @@ def test_mode_runs_or_is_refused_with_a_reason(kvm: KvmEngine, mode: str, page_s
 
 def test_state_that_reads_back_differently_is_explained() -> None:
     wanted, got = SpecialRegisters(), SpecialRegisters()
-    assert mode_check.difference(wanted, got) == ""
+    assert start_state.difference(wanted, got) == ""
     for change, words in (
         ({"cr0": 0x8000_0011}, "without PE, PG"),
         ({"efer": 0x500}, "EFER reads back 0x0, without LME, LMA"),
         ({"cr4": 1 << 12 | 1 << 5}, "CR4 reads back 0x0, without PAE, LA57"),
         ({"cr3": 0x1000}, "CR3 was set to 0x1000 and reads back 0x0"),
     ):
-        assert words in mode_check.difference(dataclasses.replace(wanted, **change), got)
-        assert mode_check.difference(got, dataclasses.replace(wanted, **change))
+        assert words in start_state.difference(dataclasses.replace(wanted, **change), got)
+        assert start_state.difference(got, dataclasses.replace(wanted, **change))
     wanted.cs.l = 1
-    assert "cs.l was set to 0x1" in mode_check.difference(wanted, got)
+    assert "cs.l was set to 0x1" in start_state.difference(wanted, got)
     unusable = SpecialRegisters()
     unusable.fs.unusable = got.fs.unusable = 1
     unusable.fs.base = 5
-    assert mode_check.difference(unusable, got) == ""
+    assert start_state.difference(unusable, got) == ""
 
 
 def test_pcid_is_named_when_it_is_refused(kvm: KvmEngine) -> None:
@@ -306,4 +306,4 @@ def test_start_state_is_the_one_that_was_given(kvm: KvmEngine) -> None:
         state: CpuState = real_mode(rax=1, rdi=2)
         small.vcpu.set_state(state, "real")
         assert small.vcpu.get_registers() == state.registers
-        assert mode_check.difference(state.special, small.vcpu.get_special()) == ""
+        assert start_state.difference(state.special, small.vcpu.get_special()) == ""

@@ -19,7 +19,7 @@ from belljar.kvm._loop import WriteBatcher
 from belljar.kvm.abi import caps
 from belljar.kvm.abi.flags import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 from belljar.kvm.cpu_model import CpuModel
-from belljar.kvm.engine_vcpu import KvmVcpu, no_frequency
+from belljar.kvm.engine_vcpu import KvmVcpu
 from belljar.kvm.system import DEVICE, Kvm
 from belljar.kvm.vm import Vm
 
@@ -309,6 +309,8 @@ class KvmVm:
 
     def set_tsc_khz(self, khz: int) -> None:
         """KVM_SET_TSC_KHZ for the VM, or else for each vCPU (api.rst 4.55)."""
+        from belljar.kvm.guest_tsc import no_frequency  # few want another
+
         if not 0 < khz < 1 << 31:
             raise ConfigurationError(f"a time-stamp counter of {khz} kHz will not do")
         self.tsc_khz = khz

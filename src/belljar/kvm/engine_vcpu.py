@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from errno import EEXIST, EINVAL
-from typing import TYPE_CHECKING, NoReturn
+from errno import EEXIST
+from typing import TYPE_CHECKING
 
 from belljar.engine_data import DebugControl, EngineTranslation, RunPage
 from belljar.errors import (
@@ -13,7 +13,6 @@ from belljar.errors import (
     EngineError,
     FeatureUnsupported,
     KvmCallFailed,
-    ModeUnsupported,
 )
 from belljar.exits import Exit, ExitReason
 from belljar.kvm.abi import caps, ioctls
@@ -27,12 +26,10 @@ from belljar.kvm.abi.run import KVM_EXIT_HYPERV, KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
 from belljar.kvm.exit_reasons import exit_names
-from belljar.kvm.mode_check import EFER_NXE, difference, maps_with_1g_page, refused_bits
+from belljar.kvm.start_state import read_special, refused_bits, set_start_state, write_special
 from belljar.kvm.state_codec import (
     REGS,
-    SREGS_SIZE,
     pack_registers,
-    pack_special,
     unpack_registers,
     unpack_special,
 )
@@ -52,11 +49,6 @@ if TYPE_CHECKING:
 REASONS = tuple(ExitReason)
 SERVED_HERE = (ExitReason.RDMSR, ExitReason.WRMSR, ExitReason.UNKNOWN)
 
-APIC_BASE_BSP = 1 << 8
-"""IA32_APIC_BASE: this is the bootstrap processor (SDM 3A 11.4.4)."""
-
-CR0_PG = 1 << 31
-
 KVM_ENOSYS = 1000
 """What KVM answers to a hypercall that it does not know (include/uapi/linux/kvm_para.h)."""
 
@@ -69,14 +61,6 @@ INTERRUPT_STATISTICS = (
 
 NO_COUNTING = "KVM cannot count a guest's instructions"
 USE_SOFT = "`--engine soft` can"
-
-
-def no_frequency(khz: int, why: object) -> FeatureUnsupported:
-    """What to say where a host's time-stamp counter cannot be scaled."""
-    return FeatureUnsupported(
-        f"this host's KVM gives guests no time-stamp counter of {khz} kHz: {getattr(why, 'message', why)}",
-        hint="`--engine soft` does",
-    )
 
 
 class KvmVcpu:
@@ -106,18 +90,9 @@ class KvmVcpu:
         if vm.engine.mcg_cap:
             vcpu.set_up_machine_checks(vm.engine.mcg_cap)
         if vm.tsc_khz is not None:
-            self._set_tsc_khz(vm.tsc_khz)
+            from belljar.kvm.guest_tsc import set_frequency  # few want another
 
-    def _set_tsc_khz(self, khz: int) -> None:
-        """Where the VM could not be told; and read back, because some hosts take the call and do nothing."""
-        try:
-            if self.raw.get_tsc_khz() != khz:
-                self.raw.set_tsc_khz(khz)
-            actual = self.raw.get_tsc_khz()
-        except (CapabilityMissing, KvmCallFailed) as error:
-            raise no_frequency(khz, error) from None
-        if actual != khz:
-            raise no_frequency(khz, f"it is {actual} kHz")
+            set_frequency(vcpu, vm.tsc_khz)
 
     @property
     def run_page(self) -> RunPage:
@@ -168,26 +143,15 @@ class KvmVcpu:
     def get_special(self) -> SpecialRegisters:
         """Segments, tables, control registers, EFER."""
         self._settle()
-        return unpack_special(self._read_special())
-
-    def _read_special(self) -> bytearray:
-        data = bytearray(SREGS_SIZE)
-        self.raw.call(ioctls.KVM_GET_SREGS, data)
-        return data
+        return unpack_special(read_special(self.raw))
 
     def set_special(self, special: SpecialRegisters) -> None:
         """Set all of them as given. Raises EngineError if the kernel refuses, ConfigurationError for impossible values."""
         self._finish()
         try:
-            self._write_special(special)
+            write_special(self.raw, special)
         except KvmCallFailed as error:
             raise EngineError(f"KVM refuses these special registers{refused_bits(special)}: {error}") from None
-
-    def _write_special(self, special: SpecialRegisters) -> bytearray:
-        data = pack_special(special)
-        self.raw.call(ioctls.KVM_SET_SREGS, data)
-        self._loop.set_task_priority(special.cr8)
-        return data
 
     def set_state(self, state: CpuState, mode: str) -> None:
         """Start state for `mode`: set, read back, and raise ModeUnsupported if the kernel refuses or forgets a part of it.
@@ -195,42 +159,7 @@ class KvmVcpu:
         The bootstrap flag of the APIC base is the vCPU's own, whatever the state says.
         """
         self._finish()
-        special = state.special
-        bootstrap = APIC_BASE_BSP if self.index == 0 else 0
-        if special.apic_base & APIC_BASE_BSP != bootstrap:
-            special.apic_base ^= APIC_BASE_BSP
-        if special.efer & EFER_NXE and not self._vm.engine.cpu_model.has_no_execute:
-            special.efer &= ~EFER_NXE  # a comfort that the start state can do without
-        try:
-            written = self._write_special(special)
-        except KvmCallFailed as error:
-            if error.errno != EINVAL:
-                raise EngineError(f"KVM does not take the start state of mode {mode}: {error}") from None
-            self._refuse(mode, f"KVM refuses its special registers{refused_bits(special)}")
-        self.raw.call(ioctls.KVM_SET_REGS, pack_registers(state.registers))
-        read = self._read_special()
-        if read != written and (lost := difference(special, unpack_special(read))):
-            self._refuse(mode, lost)
-        if special.cr0 & CR0_PG:
-            self._check_paging(state, mode)
-
-    def _check_paging(self, state: CpuState, mode: str) -> None:
-        """Pages of 1 GiB where the guest's CPUID has none: a walk finds a reserved bit, and so does the processor."""
-        if self._vm.engine.cpu_model.has_1g_pages:
-            return
-        special = state.special
-        for what, gva in (
-            ("the first instruction", special.cs.base + state.registers.rip),
-            ("the GDT", special.gdt.base_gva),
-            ("the IDT", special.idt.base_gva),
-        ):
-            if maps_with_1g_page(self._vm.read, special, gva) and not self.raw.translate(gva).valid:
-                self._refuse(mode, f"{what} at {gva:#x} lies in a page of 1 GiB, and KVM has no such pages here")
-
-    def _refuse(self, mode: str, reason: str) -> NoReturn:
-        raise ModeUnsupported(
-            mode, reason, hint="`belljar doctor` lists the modes that run; `--engine soft` has them all"
-        )
+        set_start_state(self.raw, state, mode, self._vm.engine.cpu_model, self._vm.read)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that KVM does not have are left out."""

@@ -1,4 +1,4 @@
-"""A vCPU's time-stamp counter, as it can be told without stopping the vCPU: from the host's own, to which KVM ties it."""
+"""A vCPU's time-stamp counter: its frequency, and what it shows, told from the host's own without stopping the vCPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from belljar.errors import CapabilityMissing, FeatureUnsupported, KvmCallFailed
 from belljar.kvm._calls import read_tsc
 from belljar.x86.msr import Msr
 
@@ -50,3 +51,26 @@ class KvmTsc:
         """When it first shows `value` or more, as a time of time.monotonic_ns(): now if it does already."""
         left = value - self.read()
         return time.monotonic_ns() + max(0, -(-left * NS_PER_MS // self.khz))
+
+
+def no_frequency(khz: int, why: object) -> FeatureUnsupported:
+    """What to say where a host's time-stamp counter cannot be scaled."""
+    return FeatureUnsupported(
+        f"this host's KVM gives guests no time-stamp counter of {khz} kHz: {getattr(why, 'message', why)}",
+        hint="`--engine soft` does",
+    )
+
+
+def set_frequency(vcpu: Vcpu, khz: int) -> None:
+    """KVM_SET_TSC_KHZ (api.rst 4.55) where the VM could not be told; read back, for some hosts take it and do nothing.
+
+    Raises FeatureUnsupported.
+    """
+    try:
+        if vcpu.get_tsc_khz() != khz:
+            vcpu.set_tsc_khz(khz)
+        actual = vcpu.get_tsc_khz()
+    except (CapabilityMissing, KvmCallFailed) as error:
+        raise no_frequency(khz, error) from None
+    if actual != khz:
+        raise no_frequency(khz, f"it is {actual} kHz")

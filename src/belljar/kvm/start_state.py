@@ -1,4 +1,4 @@
-"""Whether the kernel took a start state as it was given: what was refused, in words.
+"""A start state for a vCPU, and whether the kernel took it as it was given: what was refused, in words.
 
 KVM_SET_SREGS may succeed and still not do all that it was asked for; what counts is what KVM_GET_SREGS says afterwards.
 """
@@ -6,8 +6,20 @@ KVM_SET_SREGS may succeed and still not do all that it was asked for; what count
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EINVAL
+from typing import TYPE_CHECKING, NoReturn
 
-from belljar.x86.state import Segment, SpecialRegisters
+from belljar.errors import EngineError, KvmCallFailed, ModeUnsupported
+from belljar.kvm.abi import ioctls
+from belljar.kvm.state_codec import SREGS_SIZE, pack_registers, pack_special, unpack_special
+from belljar.x86.state import CpuState, Segment, SpecialRegisters
+
+if TYPE_CHECKING:
+    from belljar.kvm.cpu_model import CpuModel
+    from belljar.kvm.vcpu import Vcpu
+
+APIC_BASE_BSP = 1 << 8
+"""IA32_APIC_BASE: this is the bootstrap processor (SDM 3A 11.4.4)."""
 
 CR0_PE, CR0_WP, CR0_AM, CR0_PG = 1 << 0, 1 << 16, 1 << 18, 1 << 31
 CR0_CHECKED = CR0_PE | CR0_WP | CR0_AM | CR0_PG
@@ -89,3 +101,60 @@ def maps_with_1g_page(read: Callable[[int, int], bytes], special: SpecialRegiste
             return False
         table_gpa = entry & ENTRY_ADDRESS
     return bool(entry & ENTRY_PAGE_SIZE)
+
+
+def read_special(vcpu: Vcpu) -> bytearray:
+    """`struct kvm_sregs` as the kernel has it."""
+    data = bytearray(SREGS_SIZE)
+    vcpu.call(ioctls.KVM_GET_SREGS, data)
+    return data
+
+
+def write_special(vcpu: Vcpu, special: SpecialRegisters) -> bytearray:
+    """Give the kernel special registers, CR8 included; the `struct kvm_sregs` that it was given. Raises KvmCallFailed."""
+    data = pack_special(special)
+    vcpu.call(ioctls.KVM_SET_SREGS, data)
+    vcpu.loop.set_task_priority(special.cr8)
+    return data
+
+
+def set_start_state(vcpu: Vcpu, state: CpuState, mode: str, model: CpuModel, read: Callable[[int, int], bytes]) -> None:
+    """Start state for `mode`: set, read back, and raise ModeUnsupported if the kernel refuses or forgets a part of it.
+
+    `read` takes a guest-physical address and a size. The bootstrap flag of the APIC base is the vCPU's own, whatever the
+    state says. EFER.NXE is left out where guests have no such bit: a comfort that a start state can do without.
+    """
+    special = state.special
+    bootstrap = APIC_BASE_BSP if vcpu.index == 0 else 0
+    if special.apic_base & APIC_BASE_BSP != bootstrap:
+        special.apic_base ^= APIC_BASE_BSP
+    if special.efer & EFER_NXE and not model.has_no_execute:
+        special.efer &= ~EFER_NXE
+    try:
+        written = write_special(vcpu, special)
+    except KvmCallFailed as error:
+        if error.errno != EINVAL:
+            raise EngineError(f"KVM does not take the start state of mode {mode}: {error}") from None
+        _refuse(mode, f"KVM refuses its special registers{refused_bits(special)}")
+    vcpu.call(ioctls.KVM_SET_REGS, pack_registers(state.registers))
+    got = read_special(vcpu)
+    if got != written and (lost := difference(special, unpack_special(got))):
+        _refuse(mode, lost)
+    if special.cr0 & CR0_PG and not model.has_1g_pages:
+        _check_paging(vcpu, state, mode, read)
+
+
+def _check_paging(vcpu: Vcpu, state: CpuState, mode: str, read: Callable[[int, int], bytes]) -> None:
+    """Pages of 1 GiB where the guest's CPUID has none: a walk finds a reserved bit, and so does the processor."""
+    special = state.special
+    for what, gva in (
+        ("the first instruction", special.cs.base + state.registers.rip),
+        ("the GDT", special.gdt.base_gva),
+        ("the IDT", special.idt.base_gva),
+    ):
+        if maps_with_1g_page(read, special, gva) and not vcpu.translate(gva).valid:
+            _refuse(mode, f"{what} at {gva:#x} lies in a page of 1 GiB, and KVM has no such pages here")
+
+
+def _refuse(mode: str, reason: str) -> NoReturn:
+    raise ModeUnsupported(mode, reason, hint="`belljar doctor` lists the modes that run; `--engine soft` has them all")
