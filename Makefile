@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
-COMPILED := setup.py $(shell find src/belljar/soft/processor src/belljar/kvm/_calls.py src/belljar/kvm/_loop.py -name '*.p[xy]*' ! -name '*.pyc')
+COMPILED := setup.py $(shell find src/belljar/soft src/belljar/devices src/belljar/machine src/belljar/kvm/_calls.py \
+    src/belljar/kvm/_loop.py -name '*.p[xy]*' ! -name '*.pyc' ! -name _core.py)
 
 .PHONY: hello test lint check soak bench clean
 
@@ -24,7 +25,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): $(VENV)/bin/python pyproject.toml constraints.txt $(COMPILED)
-	$(PIP) -c constraints.txt cython setuptools wheel
+	$(PIP) -c constraints.txt cython mypy setuptools wheel
 	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
 	$(BIN)/python -m compileall -q src benchmarks
 	@touch $@

@@ -20,6 +20,20 @@ settings.register_profile("searching", derandomize=False, max_examples=2_000)
 settings.load_profile("repeatable")
 
 
+SOURCES = Path(__file__).parents[1] / "src"
+
+
+def pytest_configure() -> None:
+    """A compiled module that is older than its source would be tested instead of it."""
+    unit = max((path.stat().st_mtime for path in SOURCES.glob("belljar/_interrupts__mypyc*.so")), default=None)
+    for extension in SOURCES.rglob("*.so"):
+        source = extension.with_name(extension.name.partition(".")[0] + ".py")
+        by_mypyc = source.parent.name != "kvm" and source.name != "_core.py"
+        built = unit if by_mypyc and unit is not None else extension.stat().st_mtime
+        if source.exists() and source.stat().st_mtime > built:
+            pytest.exit(f"{extension.relative_to(SOURCES)} is older than its source: run `make hello`", returncode=2)
+
+
 def open_or_skip(name: str) -> Engine:
     """The engine, or a skip that says why this host does not have it."""
     try:

@@ -737,6 +737,46 @@ def test_keyboard_interrupt_ends_a_machine_that_sleeps(chips: dict[str, object],
             signal.signal(signal.SIGALRM, previous)
 
 
+TICKING = """
+main:
+    gate 0x40, tick
+    lapic 0x3E0, 0xB                # divide by 1
+    lapic 0x320, 0x20040            # periodic
+    lapic 0x380, 1000
+    sti
+1:  hlt
+    jmp 1b
+tick:
+    end_of_interrupt
+    iretq
+"""
+"""Never more than a few instructions between two ticks: an engine that compiles its run loop must come up for air."""
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_stop_ends_a_machine_that_ticks_all_the_time(chips: dict[str, object], cpus: int) -> None:
+    with Machine(guest(TICKING), cpus=cpus, **chips) as machine:
+        timer = threading.Timer(0.05, machine.stop)
+        timer.start()
+        assert machine.run(timeout=30).end is End.STOPPED
+        timer.join()
+        assert machine.run(timeout=0.05).end is End.TIMEOUT
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_keyboard_interrupt_ends_a_machine_that_ticks_all_the_time(chips: dict[str, object], cpus: int) -> None:
+    with Machine(guest(TICKING), cpus=cpus, **chips) as machine:
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        began = time.monotonic()
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                machine.run(timeout=30)
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert time.monotonic() < began + 20  # and not at its time limit
+
+
 def test_run_after_the_end_goes_on_behind_the_halt(chips: dict[str, object]) -> None:
     with Machine(guest("main:\n say '1'\n cli\n hlt\n say '2'\n hlt\n"), **chips) as machine:
         assert machine.run(timeout=20).end is End.HALT

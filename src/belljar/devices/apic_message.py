@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-MSI_ADDRESS_BASE = 0xFEE
+MSI_ADDRESS_BASE: Final = 0xFEE
 """Bits 31 to 20 of a message address (SDM 3A 11.11.1)."""
 
-BROADCAST_XAPIC = 0xFF
-BROADCAST_X2APIC = 0xFFFF_FFFF
+BROADCAST_XAPIC: Final = 0xFF
+BROADCAST_X2APIC: Final = 0xFFFF_FFFF
 """The destinations that mean every APIC (SDM 3A 11.6.2.1, 11.12.9)."""
 
-FIRST_VECTOR = 16
+FIRST_VECTOR: Final = 16
 """Fixed interrupts with a vector below are illegal (SDM 3A 11.5.2)."""
 
-_MSI_LOGICAL = 1 << 2
-_MSI_REDIRECTION_HINT = 1 << 3
-_MSI_ASSERT = 1 << 14
-_MSI_LEVEL = 1 << 15
-_EXTENDED_DESTINATION = 0xFFFF_FF00
+_MSI_LOGICAL: Final = 1 << 2
+_MSI_REDIRECTION_HINT: Final = 1 << 3
+_MSI_ASSERT: Final = 1 << 14
+_MSI_LEVEL: Final = 1 << 15
+_EXTENDED_DESTINATION: Final = 0xFFFF_FF00
 
 
 class DeliveryMode(IntEnum):

@@ -9,20 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from typing import Final, Protocol
 
 from belljar.errors import ConfigurationError
 
-NS_PER_SECOND = 1_000_000_000
+NS_PER_SECOND: Final = 1_000_000_000
 
-MIN_TICK_NS = 1_000
+MIN_TICK_NS: Final = 1_000
 """No periodic timer interrupts more often than this. What a guest asks for beyond it is merged, as on a processor too slow
 to take every tick; counters still show what was asked for. (KVM's limit is `min_timer_period_us`, 200 us by default.)"""
 
-_ENOUGH_STALE = 64
+_ENOUGH_STALE: Final = 64
 
 
-NEVER = 1 << 80
+NEVER: Final = (1 << 62) - 1
 """Later than every deadline that a device can ask for: deadlines are cut to it."""
 
 

@@ -8,10 +8,11 @@ blocked, SDM 3A 6.7.1).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-NO_SIPI = -1
-NMIS_BLOCKED, NMIS_OPEN = 1, 2
+NO_SIPI: Final = -1
+NMIS_BLOCKED: Final = 1
+NMIS_OPEN: Final = 2
 """How many NMIs wait at most: one while NMIs are blocked; else two, of which the first is as good as taken (as KVM has it)."""
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from belljar.devices.clock import MIN_TICK_NS, NS_PER_SECOND, Clock
 from belljar.devices.pit_counter import LATCH_COMMAND, PitCounter
 
-PIT_PORT = 0x40
-PIT_HZ = 1_193_182
+PIT_PORT: Final = 0x40
+PIT_HZ: Final = 1_193_182
 """A PC's 14.31818 MHz crystal divided by 12; KVM's KVM_PIT_FREQ is 1193181."""
 
-CONTROL = 3
-READ_BACK = 3
-READ_BACK_NO_COUNT, READ_BACK_NO_STATUS = 0x20, 0x10
+CONTROL: Final = 3
+READ_BACK: Final = 3
+READ_BACK_NO_COUNT: Final = 0x20
+READ_BACK_NO_STATUS: Final = 0x10
 
-SPEAKER_COUNTER = 2
+SPEAKER_COUNTER: Final = 2
 
 
 class Pit:

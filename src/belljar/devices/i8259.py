@@ -9,43 +9,57 @@ it, else the processor is given the default, pin 7.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from belljar.devices.clock import Clock
 from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.devices.interrupt_watch import Outcome
 from belljar.devices.lines import PinState
 
-MASTER_PORT = 0x20
-SLAVE_PORT = 0xA0
-ELCR_PORT = 0x4D0
-CASCADE_PIN = 2
-SPURIOUS_PIN = 7
+MASTER_PORT: Final = 0x20
+SLAVE_PORT: Final = 0xA0
+ELCR_PORT: Final = 0x4D0
+CASCADE_PIN: Final = 2
+SPURIOUS_PIN: Final = 7
 
-ELCR_MASKS = (0xF8, 0xDE)
+ELCR_MASKS: Final = (0xF8, 0xDE)
 """Pins 0, 1, 2, 8 and 13 are always edge-triggered (82371AB 4.2.3.3)."""
 
-ICW1_SELECT, ICW1_SINGLE, ICW1_NEEDS_ICW4 = 0x10, 0x02, 0x01
-ICW2_BASE = 0xF8
-ICW4_SPECIAL_FULLY_NESTED, ICW4_AUTO_EOI = 0x10, 0x02
-OCW3_SELECT, OCW3_POLL, OCW3_READ, OCW3_READ_ISR = 0x08, 0x04, 0x02, 0x01
-OCW3_SET_MASK_MODE, OCW3_SPECIAL_MASK = 0x40, 0x20
-POLL_INTERRUPT = 0x80
-POLLED = -1
+ICW1_SELECT: Final = 0x10
+ICW1_SINGLE: Final = 0x02
+ICW1_NEEDS_ICW4: Final = 0x01
+ICW2_BASE: Final = 0xF8
+ICW4_SPECIAL_FULLY_NESTED: Final = 0x10
+ICW4_AUTO_EOI: Final = 0x02
+OCW3_SELECT: Final = 0x08
+OCW3_POLL: Final = 0x04
+OCW3_READ: Final = 0x02
+OCW3_READ_ISR: Final = 0x01
+OCW3_SET_MASK_MODE: Final = 0x40
+OCW3_SPECIAL_MASK: Final = 0x20
+POLL_INTERRUPT: Final = 0x80
+POLLED: Final = -1
 """The CPU of an interrupt that was taken by the poll command, for counts: which one it was is not known."""
 
-(
-    OCW2_ROTATE_AUTO_OFF, OCW2_EOI, OCW2_NOTHING, OCW2_SPECIFIC_EOI,
-    OCW2_ROTATE_AUTO_ON, OCW2_ROTATE_EOI, OCW2_SET_PRIORITY, OCW2_ROTATE_SPECIFIC_EOI,
-) = range(8)  # fmt: skip
+OCW2_ROTATE_AUTO_OFF: Final = 0
+OCW2_EOI: Final = 1
+OCW2_NOTHING: Final = 2
+OCW2_SPECIFIC_EOI: Final = 3
+OCW2_ROTATE_AUTO_ON: Final = 4
+OCW2_ROTATE_EOI: Final = 5
+OCW2_SET_PRIORITY: Final = 6
+OCW2_ROTATE_SPECIFIC_EOI: Final = 7
 """R, SL and EOI, the top bits of OCW2 (data sheet, figure 8)."""
 
-READY, WANTS_ICW2, WANTS_ICW3, WANTS_ICW4 = range(4)
+READY: Final = 0
+WANTS_ICW2: Final = 1
+WANTS_ICW3: Final = 2
+WANTS_ICW4: Final = 3
 
-_NONE = 8
+_NONE: Final = 8
 """The rank of nothing: below every pin's."""
 
-_STATE = (
+_STATE: Final = (
     "irr", "isr", "imr", "pins", "base", "lowest", "elcr", "expects", "needs_icw4", "single", "icw3", "read_isr", "poll",
     "special_mask", "special_fully_nested", "auto_eoi", "rotate_auto_eoi",
 )  # fmt: skip

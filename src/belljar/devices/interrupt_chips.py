@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from belljar.devices.apic_bus import ApicBus
 from belljar.devices.apic_message import ApicMessage, from_msi
@@ -18,7 +18,7 @@ from belljar.devices.ioapic import VERSION_82093AA, VERSION_WITH_EOI, IoApic
 from belljar.devices.lapic import Lapic
 from belljar.devices.lines import LineRoute, Router, pc_routes
 
-PIC_IOAPIC_PIN = 0
+PIC_IOAPIC_PIN: Final = 0
 """Where the 8259's INT also leads, for guests that take ExtINT through the IOAPIC (MP Specification 1.4, 3.6.2.3)."""
 
 

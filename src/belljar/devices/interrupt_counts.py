@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from belljar.devices.apic_message import ApicMessage
 from belljar.devices.interrupt_watch import InterruptWatch
 from belljar.devices.latency import LatencyHistogram
 
-MAX_ENTRIES = 1024
+MAX_ENTRIES: Final = 1024
 """Pairs of source and vector that are counted apart; a guest can make any number of them with IPIs."""
 
-OTHERS = "others"
+OTHERS: Final = "others"
 """The source under which further ones are counted together, on vector `NO_VECTOR`."""
 
-NO_VECTOR = -1
+NO_VECTOR: Final = -1
 
 
 class InterruptCount:

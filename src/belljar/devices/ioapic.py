@@ -7,7 +7,7 @@ ends of interrupt sends them itself (SDM 3A 11.8.5).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from belljar.devices.apic_message import ApicMessage, DeliveryMode
 from belljar.devices.interrupt_counts import InterruptCounts
@@ -15,33 +15,39 @@ from belljar.devices.interrupt_watch import Outcome
 from belljar.devices.lines import IOAPIC_PINS, PinState
 from belljar.errors import ConfigurationError
 
-IOAPIC_GPA = 0xFEC0_0000
-IOAPIC_SIZE = 0x1000
-VERSION_82093AA = 0x11
-VERSION_WITH_EOI = 0x20
+IOAPIC_GPA: Final = 0xFEC0_0000
+IOAPIC_SIZE: Final = 0x1000
+VERSION_82093AA: Final = 0x11
+VERSION_WITH_EOI: Final = 0x20
 
-SELECT, WINDOW, EOI = 0x00, 0x10, 0x40
+SELECT: Final = 0x00
+WINDOW: Final = 0x10
+EOI: Final = 0x40
 """Offsets of the registers that a processor sees."""
 
-REG_ID, REG_VERSION, REG_ARBITRATION, REG_REDIRECTION = 0x00, 0x01, 0x02, 0x10
+REG_ID: Final = 0x00
+REG_VERSION: Final = 0x01
+REG_ARBITRATION: Final = 0x02
+REG_REDIRECTION: Final = 0x10
 """What the select register may name; two for each redirection entry."""
 
-_ID_MASK = 0x0F00_0000
+_ID_MASK: Final = 0x0F00_0000
 
-VECTOR = 0xFF
-DELIVERY_SHIFT, DELIVERY_MASK = 8, 7
-LOGICAL = 1 << 11
-DELIVERY_PENDING = 1 << 12
-ACTIVE_LOW = 1 << 13
-REMOTE_IRR = 1 << 14
-LEVEL = 1 << 15
-MASKED = 1 << 16
-DESTINATION_SHIFT = 56
+VECTOR: Final = 0xFF
+DELIVERY_SHIFT: Final = 8
+DELIVERY_MASK: Final = 7
+LOGICAL: Final = 1 << 11
+DELIVERY_PENDING: Final = 1 << 12
+ACTIVE_LOW: Final = 1 << 13
+REMOTE_IRR: Final = 1 << 14
+LEVEL: Final = 1 << 15
+MASKED: Final = 1 << 16
+DESTINATION_SHIFT: Final = 56
 """A redirection entry (82093AA 3.2.4)."""
 
-_WRITABLE_LOW = 0x1_AFFF
-_WRITABLE_HIGH = 0xFF00_0000
-_READ_ONLY = DELIVERY_PENDING | REMOTE_IRR
+_WRITABLE_LOW: Final = 0x1_AFFF
+_WRITABLE_HIGH: Final = 0xFF00_0000
+_READ_ONLY: Final = DELIVERY_PENDING | REMOTE_IRR
 
 
 class IoApic:

@@ -15,7 +15,7 @@ through `read_msr` and `write_msr`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from belljar.devices import lapic_registers as regs
 from belljar.devices.apic_bus import ApicBus
@@ -40,13 +40,13 @@ from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
 from belljar.x86.vectors import Vector
 
-_LVT_TIMER = int(Reg.LVT_TIMER)
-_ENABLED = regs.BASE_ENABLED
-_SOFTWARE_ENABLED = regs.SVR_ENABLED
-_LINTS = (Reg.LVT_LINT0, Reg.LVT_LINT1)
+_LVT_TIMER: Final = int(Reg.LVT_TIMER)
+_ENABLED: Final = regs.BASE_ENABLED
+_SOFTWARE_ENABLED: Final = regs.SVR_ENABLED
+_LINTS: Final = (Reg.LVT_LINT0, Reg.LVT_LINT1)
 
 
-NOWHERE = -1
+NOWHERE: Final = -1
 """No guest-physical address."""
 
 

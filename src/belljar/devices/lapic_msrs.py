@@ -5,6 +5,8 @@ None from a read and False from a write mean #GP(0).
 
 from __future__ import annotations
 
+from typing import Final
+
 from belljar.devices.lapic import Lapic
 from belljar.devices.lapic_registers import (
     BASE_ENABLED,
@@ -20,10 +22,10 @@ from belljar.devices.lapic_registers import (
 )
 from belljar.x86.msr import Msr
 
-X2APIC_MSRS = range(X2APIC_MSR, X2APIC_MSR + X2APIC_MSR_COUNT)
+X2APIC_MSRS: Final = range(X2APIC_MSR, X2APIC_MSR + X2APIC_MSR_COUNT)
 
 
-COVERED = frozenset((*X2APIC_MSRS, int(Msr.IA32_APIC_BASE), int(Msr.IA32_TSC_DEADLINE)))
+COVERED: Final = frozenset((*X2APIC_MSRS, int(Msr.IA32_APIC_BASE), int(Msr.IA32_TSC_DEADLINE)))
 
 
 class LapicMsrs:

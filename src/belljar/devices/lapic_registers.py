@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from typing import Final
 
-LAPIC_GPA = 0xFEE0_0000
-LAPIC_SIZE = 0x1000
-X2APIC_MSR = 0x800
-X2APIC_MSR_COUNT = 0x100
+LAPIC_GPA: Final = 0xFEE0_0000
+LAPIC_SIZE: Final = 0x1000
+X2APIC_MSR: Final = 0x800
+X2APIC_MSR_COUNT: Final = 0x100
 
-VERSION = 0x14
+VERSION: Final = 0x14
 """An integrated APIC (SDM 3A 11.4.8)."""
-VERSION_EOI_SUPPRESSION = 1 << 24
+VERSION_EOI_SUPPRESSION: Final = 1 << 24
 
-BASE_BSP, BASE_X2APIC, BASE_ENABLED = 1 << 8, 1 << 10, 1 << 11
-BASE_RESERVED = 0x2FF
+BASE_BSP: Final = 1 << 8
+BASE_X2APIC: Final = 1 << 10
+BASE_ENABLED: Final = 1 << 11
+BASE_RESERVED: Final = 0x2FF
 """Bits 7 to 0 and 9 of IA32_APIC_BASE (SDM 3A figure 11-5, 11-26)."""
 
 
@@ -49,18 +52,19 @@ class Reg(IntEnum):
     SELF_IPI = 0x3F
 
 
-VECTOR_MASK = 0xFF
-MODE_SHIFT, MODE_MASK = 8, 7
+VECTOR_MASK: Final = 0xFF
+MODE_SHIFT: Final = 8
+MODE_MASK: Final = 7
 
-LVT_LEVEL = 1 << 15
-LVT_MASKED = 1 << 16
-LVT_REMOTE_IRR = 1 << 14
-LVT_TIMER_MODE_SHIFT = 17
-_LVT_BASE = VECTOR_MASK | LVT_MASKED
-_LVT_MODE = MODE_MASK << MODE_SHIFT
-_LVT_PIN = 1 << 13 | LVT_LEVEL
+LVT_LEVEL: Final = 1 << 15
+LVT_MASKED: Final = 1 << 16
+LVT_REMOTE_IRR: Final = 1 << 14
+LVT_TIMER_MODE_SHIFT: Final = 17
+_LVT_BASE: Final = VECTOR_MASK | LVT_MASKED
+_LVT_MODE: Final = MODE_MASK << MODE_SHIFT
+_LVT_PIN: Final = 1 << 13 | LVT_LEVEL
 
-LVT_WRITABLE = {
+LVT_WRITABLE: Final = {
     Reg.LVT_TIMER: _LVT_BASE | 3 << LVT_TIMER_MODE_SHIFT,
     Reg.LVT_THERMAL: _LVT_BASE | _LVT_MODE,
     Reg.LVT_PERF: _LVT_BASE | _LVT_MODE,
@@ -71,7 +75,7 @@ LVT_WRITABLE = {
 }
 """The bits of each local vector table entry that a guest sets (SDM 3A figure 11-8); 12 and 14 are the APIC's own."""
 
-LVT_NAMES = {
+LVT_NAMES: Final = {
     Reg.LVT_TIMER: "lapic timer",
     Reg.LVT_THERMAL: "lapic thermal",
     Reg.LVT_PERF: "lapic perf",
@@ -82,27 +86,30 @@ LVT_NAMES = {
 }
 """What reports call the sources."""
 
-SVR_ENABLED = 1 << 8
-SVR_SUPPRESS_EOI = 1 << 12
-SVR_WRITABLE = 0x3FF
+SVR_ENABLED: Final = 1 << 8
+SVR_SUPPRESS_EOI: Final = 1 << 12
+SVR_WRITABLE: Final = 0x3FF
 
-ICR_LOGICAL = 1 << 11
-ICR_ASSERT = 1 << 14
-ICR_LEVEL = 1 << 15
-ICR_SHORTHAND_SHIFT = 18
-ICR_WRITABLE = 0xCCFFF
-X2APIC_ICR_RESERVED = 0xFFF3_2000
+ICR_LOGICAL: Final = 1 << 11
+ICR_ASSERT: Final = 1 << 14
+ICR_LEVEL: Final = 1 << 15
+ICR_SHORTHAND_SHIFT: Final = 18
+ICR_WRITABLE: Final = 0xCCFFF
+X2APIC_ICR_RESERVED: Final = 0xFFF3_2000
 """Bits 31 to 20, 17, 16 and 13 (SDM 3A figure 11-28)."""
 
-SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL, SHORTHAND_OTHERS = range(4)
-SHORTHANDS = ("", "itself", "all", "all others")
+SHORTHAND_NONE: Final = 0
+SHORTHAND_SELF: Final = 1
+SHORTHAND_ALL: Final = 2
+SHORTHAND_OTHERS: Final = 3
+SHORTHANDS: Final = ("", "itself", "all", "all others")
 
-DFR_WRITABLE = 0xF000_0000
-DFR_FLAT = 0xFFFF_FFFF
-DFR_CLUSTER = 0x0FFF_FFFF
-XAPIC_ID_SHIFT = 24
+DFR_WRITABLE: Final = 0xF000_0000
+DFR_FLAT: Final = 0xFFFF_FFFF
+DFR_CLUSTER: Final = 0x0FFF_FFFF
+XAPIC_ID_SHIFT: Final = 24
 
-DIVIDE_WRITABLE = 0xB
+DIVIDE_WRITABLE: Final = 0xB
 
 
 class Esr(IntFlag):
@@ -126,7 +133,7 @@ X2APIC_WRITABLE: dict[int, int] = {
 }
 """What WRMSR may set in each register; anything else is #GP(0) (SDM 3A 11.12.1.3). ICR is apart, and has 64 bits."""
 
-READABLE = frozenset(
+READABLE: Final = frozenset(
     {
         Reg.ID, Reg.VERSION, Reg.TPR, Reg.PPR, Reg.LDR, Reg.SVR, Reg.ESR, Reg.ICR,
         Reg.INITIAL_COUNT, Reg.CURRENT_COUNT, Reg.DIVIDE, *range(Reg.ISR, Reg.ESR),
@@ -134,5 +141,5 @@ READABLE = frozenset(
 )  # fmt: skip
 """Registers beside the local vector table that can be read in either mode."""
 
-XAPIC_ONLY = frozenset({Reg.APR, Reg.DFR, Reg.ICR_HIGH})
+XAPIC_ONLY: Final = frozenset({Reg.APR, Reg.DFR, Reg.ICR_HIGH})
 """Those that are only in memory."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from belljar.devices.clock import MIN_TICK_NS, Clock, Tsc
 from belljar.devices.lapic_registers import DIVIDE_WRITABLE
 
-ONE_SHOT, PERIODIC, TSC_DEADLINE, RESERVED_MODE = range(4)
+ONE_SHOT: Final = 0
+PERIODIC: Final = 1
+TSC_DEADLINE: Final = 2
+RESERVED_MODE: Final = 3
 
-BUS_PERIOD_NS = 1
+BUS_PERIOD_NS: Final = 1
 """One undivided count takes so long: KVM's APIC_BUS_CYCLE_NS."""
 
-_COUNTER_MAX = 0xFFFF_FFFF
+_COUNTER_MAX: Final = 0xFFFF_FFFF
 
 
 def divisor(configuration: int) -> int:

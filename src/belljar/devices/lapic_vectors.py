@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-CLASS_MASK = 0xF0
+CLASS_MASK: Final = 0xF0
 """The upper half of a vector is its priority class (SDM 3A 11.8.3)."""
 
-_BYTES = 32
+_BYTES: Final = 32
 
 
 class VectorState:

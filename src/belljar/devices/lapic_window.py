@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from belljar.devices.lapic import Lapic
 from belljar.devices.lapic_registers import LAPIC_SIZE
 from belljar.engine import Bus
 
-_PAGE_MASK = -LAPIC_SIZE
+_PAGE_MASK: Final = -LAPIC_SIZE
 
 
 class LapicWindow:

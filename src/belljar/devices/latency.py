@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
-BUCKETS = 65
+BUCKETS: Final = 65
 """One for each bit length of a 64-bit number of nanoseconds, 0 included."""
 
-NONE_YET = 1 << 100
+NONE_YET: Final = 1 << 100
 """Longer than anything."""
 
 

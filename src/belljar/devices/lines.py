@@ -8,19 +8,19 @@ entries of KVM_SET_GSI_ROUTING do (api.rst 4.52).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.errors import ConfigurationError
 
-PIC_PINS = 16
-IOAPIC_PINS = 24
-MAX_GSI = 4095
+PIC_PINS: Final = 16
+IOAPIC_PINS: Final = 24
+MAX_GSI: Final = 4095
 """KVM_MAX_IRQ_ROUTES is 4096."""
 
-PIT_GSI = 0
-CASCADE_GSI = 2
-PIT_IOAPIC_PIN = 2
+PIT_GSI: Final = 0
+CASCADE_GSI: Final = 2
+PIT_IOAPIC_PIN: Final = 2
 """A PC's 8254 is on the 8259's pin 0 and the IOAPIC's pin 2, for pin 2 of the 8259 is its cascade (MP Specification 1.4, 5.1)."""
 
 

@@ -6,22 +6,32 @@ the input clock since the machine was made; a new count is loaded with the tick 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-TERMINAL_COUNT, ONE_SHOT, RATE_GENERATOR, SQUARE_WAVE, SOFTWARE_STROBE, HARDWARE_STROBE = range(6)
+TERMINAL_COUNT: Final = 0
+ONE_SHOT: Final = 1
+RATE_GENERATOR: Final = 2
+SQUARE_WAVE: Final = 3
+SOFTWARE_STROBE: Final = 4
+HARDWARE_STROBE: Final = 5
 """Modes 0 to 5."""
 
-LATCH_COMMAND, LOW_BYTE, HIGH_BYTE, BOTH_BYTES = range(4)
+LATCH_COMMAND: Final = 0
+LOW_BYTE: Final = 1
+HIGH_BYTE: Final = 2
+BOTH_BYTES: Final = 3
 """The RW field of a control word (data sheet, figure 7)."""
 
-BINARY_MODULUS, BCD_MODULUS = 0x10000, 10_000
+BINARY_MODULUS: Final = 0x10000
+BCD_MODULUS: Final = 10_000
 
-STATUS_OUT, STATUS_NULL_COUNT = 0x80, 0x40
+STATUS_OUT: Final = 0x80
+STATUS_NULL_COUNT: Final = 0x40
 
-_TRIGGERED = (ONE_SHOT, HARDWARE_STROBE)
-_PERIODIC = (RATE_GENERATOR, SQUARE_WAVE)
+_TRIGGERED: Final = (ONE_SHOT, HARDWARE_STROBE)
+_PERIODIC: Final = (RATE_GENERATOR, SQUARE_WAVE)
 
-_STATE = (
+_STATE: Final = (
     "mode", "bcd", "access", "reload", "count", "next_reload", "switch_at", "switch_low", "start", "paused", "armed",
     "low_before", "running", "gate", "low_byte", "write_high", "read_high", "latched", "latch_left", "status",
 )  # fmt: skip

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from threading import Condition
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.clock import Clock, HostClock, TimerQueue
@@ -22,9 +22,11 @@ from belljar.machine.seat import Seat
 from belljar.machine.split_seat import SplitSeat
 from belljar.machine.wakeups import Cause, may_wake
 
-NS_PER_SECOND = 1_000_000_000
-INTERRUPTED, HLT, IRQ_WINDOW_OPEN = ExitReason.INTERRUPTED, ExitReason.HLT, ExitReason.IRQ_WINDOW_OPEN
-NMI_LIKE = ("nmi", "smi", "init")
+NS_PER_SECOND: Final = 1_000_000_000
+INTERRUPTED: Final = ExitReason.INTERRUPTED
+HLT: Final = ExitReason.HLT
+IRQ_WINDOW_OPEN: Final = ExitReason.IRQ_WINDOW_OPEN
+NMI_LIKE: Final = ("nmi", "smi", "init")
 
 
 class TimekeepersClock(HostClock):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from belljar.devices.apic_message import DeliveryMode
 from belljar.devices.cpu_signals import CpuSignals
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from belljar.platform import EntryHooks
     from belljar.x86.mp_state import MpState
 
-RESET_RIP, RESET_SELECTOR, RESET_BASE = 0xFFF0, 0xF000, 0xFFFF_0000
+RESET_RIP: Final = 0xFFF0
+RESET_SELECTOR: Final = 0xF000
+RESET_BASE: Final = 0xFFFF_0000
 """Where a processor starts after INIT (SDM 3A table 10-1)."""
 
-MAYBE_NMI = (DeliveryMode.NMI, DeliveryMode.SMI, DeliveryMode.INIT)
+MAYBE_NMI: Final = (DeliveryMode.NMI, DeliveryMode.SMI, DeliveryMode.INIT)
 """What a vCPU with RFLAGS.IF=0 takes."""
 
 
-HLT, IRQ_WINDOW_OPEN = ExitReason.HLT, ExitReason.IRQ_WINDOW_OPEN
+HLT: Final = ExitReason.HLT
+IRQ_WINDOW_OPEN: Final = ExitReason.IRQ_WINDOW_OPEN
 
 
 class Activity(Enum):
@@ -43,10 +46,12 @@ class Activity(Enum):
     WAIT_FOR_SIPI = 2
 
 
-ACTIVE, HALTED, WAIT_FOR_SIPI = Activity.ACTIVE, Activity.HALTED, Activity.WAIT_FOR_SIPI
+ACTIVE: Final = Activity.ACTIVE
+HALTED: Final = Activity.HALTED
+WAIT_FOR_SIPI: Final = Activity.WAIT_FOR_SIPI
 """Names of this module's own: an enum's member is dear to look up at each entry."""
 
-UNKNOWN = -1
+UNKNOWN: Final = -1
 """No task priority."""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from threading import Condition, RLock, Thread
+from typing import Final
 
 from belljar.devices.clock import NS_PER_SECOND, HostClock
 from belljar.machine.threads import start
 
-SHORTEST_WAIT_NS = 50_000
+SHORTEST_WAIT_NS: Final = 50_000
 """Between two looks: a guest that wants interrupts all the time must leave time for its vCPUs, which need the lock, too."""
 
 
@@ -17,19 +18,19 @@ class TimerThread(HostClock):
     def __init__(self, lock: RLock) -> None:
         super().__init__(earlier=self._notice)
         self._changed = Condition(lock)
-        self._thread: Thread | None = None
+        self._runner: Thread | None = None
         self._closed = False
 
     def _notice(self) -> None:
         """A timer was made that is due before all others; under the lock."""
-        if self._thread is None:
+        if self._runner is None:
             self._start()
         else:
             self._changed.notify()
 
     def _start(self) -> None:
-        self._thread = Thread(target=self._work, name="belljar-timers", daemon=True)
-        start([self._thread])
+        self._runner = Thread(target=self._work, name="belljar-timers", daemon=True)
+        start([self._runner])
 
     def _work(self) -> None:
         with self._changed:
@@ -44,5 +45,5 @@ class TimerThread(HostClock):
         with self._changed:
             self._closed = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
+        if self._runner is not None:
+            self._runner.join()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
+from belljar.breath import breathe
 from belljar.devices.bus import Bus
 from belljar.devices.clock import NEVER
 from belljar.engine import Vcpu
@@ -16,10 +18,10 @@ from belljar.machine.turn_clock import TurnClock
 from belljar.machine.turn_lock import TurnLock
 from belljar.machine.wakeups import may_wake
 
-INSTRUCTION_LIMIT = ExitReason.INSTRUCTION_LIMIT
+INSTRUCTION_LIMIT: Final = ExitReason.INSTRUCTION_LIMIT
 
-ROUNDS_PER_LOOK = 64
-"""Entries between two looks at the host's clock, beside the engine's own in long runs."""
+ROUNDS_PER_LOOK: Final = 64
+"""Entries between two looks at the host's clock and signals, beside the engine's own in long runs."""
 
 
 class TurnInterrupts(OwnInterrupts):
@@ -111,8 +113,10 @@ class TurnInterrupts(OwnInterrupts):
                     self._attend()
                     if over():
                         return INTERRUPTED
-                if rounds % ROUNDS_PER_LOOK == 0 and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
-                    return INTERRUPTED
+                if rounds % ROUNDS_PER_LOOK == 0:
+                    breathe()
+                    if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+                        return INTERRUPTED
                 rounds += 1
                 if (seat.stale or seat.activity is not ACTIVE) and not seat.prepare():
                     if self.all_asleep():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from belljar.exits import Exit, ExitReason, Interrupted, Mmio, PortIo
 
-REASONS = tuple(ExitReason)
-IO, MMIO = int(ExitReason.IO), int(ExitReason.MMIO)
+REASONS: Final = tuple(ExitReason)
+IO: Final = int(ExitReason.IO)
+MMIO: Final = int(ExitReason.MMIO)
 
 
 class ExitLog:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
+from belljar.breath import breathe
 from belljar.engine import Bus, MsrDevice
 from belljar.engine_data import DebugControl, EngineTranslation, RunPage
 from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
@@ -36,43 +37,43 @@ if TYPE_CHECKING:
     from belljar.soft.hypervisor.paravirt.interfaces import Interfaces
     from belljar.watching import ExitWatch
 
-CHUNK = 5_000
+CHUNK: Final = 5_000
 """Instructions until the first look at the clock."""
 
-LONGEST_CHUNK = 100_000
+LONGEST_CHUNK: Final = 100_000
 """Instructions between two looks at the clock at most: a look costs little beside so many, however quick they are, and the
 slowest (stores into the code that runs) take half a second for so many."""
 
-CHUNK_NS = 4_000_000
+CHUNK_NS: Final = 4_000_000
 """What a chunk shall take at most; where instructions are cheap, chunks grow towards it."""
 
-EXITS_PER_LOOK = 64
+EXITS_PER_LOOK: Final = 64
 """Exits between two looks at the clock."""
 
-KVM_INTERNAL_ERROR_EMULATION = 1
-KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON = 4
+KVM_INTERNAL_ERROR_EMULATION: Final = 1
+KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON: Final = 4
 """api.rst 5, KVM_EXIT_INTERNAL_ERROR."""
 
-INSTRUCTION_BYTES = 15
+INSTRUCTION_BYTES: Final = 15
 
 
-PORT_ACCESS = int(Reason.IO)
+PORT_ACCESS: Final = int(Reason.IO)
 port_access = HANDLERS[PORT_ACCESS]
 """The most frequent exit does without the look-up."""
 
-NO_DEVICE = (1 << 64) - 1
+NO_DEVICE: Final = (1 << 64) - 1
 """No page's address."""
 
-HALTED = int(Reason.HLT)
-CARRIED_OUT = 0x100000
+HALTED: Final = int(Reason.HLT)
+CARRIED_OUT: Final = 0x100000
 """Added to why an instruction was not carried out (`Processor.enter_exactly`)."""
 
-SHORTEST_RUN = 64
+SHORTEST_RUN: Final = 64
 """Instructions in a run for which setting out for more than one entry would be dear."""
-PAUSE_LIMIT = int(Reason.PAUSE_LIMIT)
-INSTRUCTION_LIMIT = int(ExitReason.INSTRUCTION_LIMIT)
-LIMIT_REACHED = ExitReason.INSTRUCTION_LIMIT
-PAUSE_BUDGET = int(Reason.PAUSE_BUDGET)
+PAUSE_LIMIT: Final = int(Reason.PAUSE_LIMIT)
+INSTRUCTION_LIMIT: Final = int(ExitReason.INSTRUCTION_LIMIT)
+LIMIT_REACHED: Final = ExitReason.INSTRUCTION_LIMIT
+PAUSE_BUDGET: Final = int(Reason.PAUSE_BUDGET)
 """Names of this module's own: an enum's member is dear to look up once an exit."""
 
 
@@ -108,7 +109,6 @@ class SoftVcpu(VcpuEvents):
         self.shows_deliveries = False
         self._careful = False
         self._carried = 0
-        self.take_port_access = self.processor.take_port_access  # bound once; `close` lets go of it
         # What ends most runs, made once: exits never change.
         self._limit_reached = InstructionLimit(index)
         self.interrupted = Interrupted(index)
@@ -359,6 +359,7 @@ class SoftVcpu(VcpuEvents):
                 looks -= self._carried
                 self._carried = 0
             if reason == PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
+                breathe()
                 now_ns = time.monotonic_ns()
                 if deadline_ns is not None and now_ns >= deadline_ns:
                     return self.end(self.interrupted)
@@ -395,6 +396,7 @@ class SoftVcpu(VcpuEvents):
             looks -= 1 + self._carried
             self._carried = 0
             if reason == PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
+                breathe()
                 now_ns = time.monotonic_ns()
                 if deadline_ns is not None and now_ns >= deadline_ns:
                     return self.end(self.interrupted)
@@ -583,8 +585,7 @@ class SoftVcpu(VcpuEvents):
             self._closed = True
             self._port_accesses = self.processor.port_accesses
             self.processor.vmclear()
-            # The processor owns more than Python knows of, and this object and its window refer to each other.
-            del self.take_port_access
-            self.window = cast(DeviceWindow, _Closed(self.index))
+            # The processor owns more than Python knows of: it must not wait for the garbage collector.
             self.processor = cast(Processor, _Closed(self.index))
+            self.window.close()
             self.tsc.detach(self.processor)

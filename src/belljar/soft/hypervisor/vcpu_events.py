@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason
@@ -17,11 +16,12 @@ if TYPE_CHECKING:
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
 
-PRIMARY_CONTROLS, ENTRY_INTERRUPTION_INFO = int(Field.PRIMARY_CONTROLS), int(Field.ENTRY_INTERRUPTION_INFO)
-INTERRUPT_WINDOW = int(Primary.INTERRUPT_WINDOW)
+PRIMARY_CONTROLS: Final = int(Field.PRIMARY_CONTROLS)
+ENTRY_INTERRUPTION_INFO: Final = int(Field.ENTRY_INTERRUPTION_INFO)
+INTERRUPT_WINDOW: Final = int(Primary.INTERRUPT_WINDOW)
 """By plain numbers, which are looked up faster."""
 
-CPUID_MCA = 1 << 14
+CPUID_MCA: Final = 1 << 14
 """Leaf 1, EDX (SDM 2A CPUID)."""
 
 
@@ -38,9 +38,17 @@ class VcpuEvents:
     _machine_checks: MachineChecks | None
     _waiting: ExitReason | None
 
-    _open: Callable[[], Processor]
-    _refuse_waiting: Callable[[], None]
-    end_next: Callable[[Exit], None]
+    def _open(self) -> Processor:
+        """The processor, unless the vCPU is closed."""
+        raise NotImplementedError
+
+    def _refuse_waiting(self) -> None:
+        """Nobody answers what the last run returned with."""
+        raise NotImplementedError
+
+    def end_next(self, exit: Exit) -> None:
+        """The next run ends at once, with `exit`."""
+        raise NotImplementedError
 
     # -- what it waits for -----------------------------------------------------------------------------------------
 

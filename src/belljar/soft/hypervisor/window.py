@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol, cast
 
 from belljar.engine import Bus
 from belljar.soft.hypervisor.exit_log import MMIO, ExitLog
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 
-PAGE_MASK = -4096
+PAGE_MASK: Final = -4096
 
 
 class Owner(Protocol):
@@ -36,6 +36,10 @@ class DeviceWindow:
         self.failure: BaseException | None = None
         self.ahead = b""
         self._expected = (0, 0, 1)
+
+    def close(self) -> None:
+        """Let go of the vCPU, which refers to this window."""
+        self._owner = cast(Owner, None)
 
     def fail(self) -> None:
         """Raise what a device raised."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from belljar.exits import Debug, ExitReason, FailEntry, IrqWindowOpen, Shutdown
 from belljar.soft.hypervisor.controls import Primary
@@ -12,14 +12,14 @@ from belljar.x86.vectors import Vector
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
-ENTRY_FAILED_ON_GUEST_STATE = 0x80000021
+ENTRY_FAILED_ON_GUEST_STATE: Final = 0x80000021
 """Exit reason 33 with bit 31 (SDM 3C 27.8)."""
 
-DB = 1
-DR6_RESET = 0xFFFF0FF0
-DR7_RESET = 0x400
-DR6_BS = 1 << 14
-DEBUG_REGISTERS = 4
+DB: Final = 1
+DR6_RESET: Final = 0xFFFF0FF0
+DR7_RESET: Final = 0x400
+DR6_BS: Final = 1 << 14
+DEBUG_REGISTERS: Final = 4
 
 
 def nothing(vcpu: SoftVcpu) -> None:

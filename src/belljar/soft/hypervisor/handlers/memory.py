@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from belljar.exits import ExitReason
 from belljar.soft.hypervisor.events import block_nmis, requeue
@@ -11,11 +11,12 @@ from belljar.soft.hypervisor.reasons import Reason
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
-ACCESS = 7
-PAGE_MASK = -4096
-DONE, EMULATED = int(Reason.PAUSE_BUDGET), int(Reason.PAUSE_EMULATED)
+ACCESS: Final = 7
+PAGE_MASK: Final = -4096
+DONE: Final = int(Reason.PAUSE_BUDGET)
+EMULATED: Final = int(Reason.PAUSE_EMULATED)
 """The instruction, or an iteration of it, was carried out."""
-NMI_UNBLOCKED = 1 << 12
+NMI_UNBLOCKED: Final = 1 << 12
 """IRET ended NMI blocking, and then did not get to its end (SDM 3C 28.2.3)."""
 
 

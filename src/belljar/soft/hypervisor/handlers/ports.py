@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from belljar.exits import ExitReason
 from belljar.soft.hypervisor.reasons import Reason
@@ -11,27 +11,29 @@ from belljar.soft.processor.fields import Field
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
-SIZE_LESS_ONE = 7
-IS_IN = 1 << 3
-IS_STRING = 1 << 4
-IS_REPEATED = 1 << 5
-NOT_PLAIN_OUT = IS_IN | IS_STRING
-PORT_SHIFT = 16
-VALUE_SHIFT = 32
+SIZE_LESS_ONE: Final = 7
+IS_IN: Final = 1 << 3
+IS_STRING: Final = 1 << 4
+IS_REPEATED: Final = 1 << 5
+NOT_PLAIN_OUT: Final = IS_IN | IS_STRING
+PORT_SHIFT: Final = 16
+VALUE_SHIFT: Final = 32
 
-RAX, RCX, RDI = 0, 1, 7
-MASKS = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF}
-FLAG_DF = 1 << 10
-PAGE_SIZE = 4096
-AHEAD_BYTES = 1024
+RAX: Final = 0
+RCX: Final = 1
+RDI: Final = 7
+MASKS: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF}
+FLAG_DF: Final = 1 << 10
+PAGE_SIZE: Final = 4096
+AHEAD_BYTES: Final = 1024
 """How much REP INS asks of a port at once, as in KVM's emulator (struct read_cache)."""
-ADDRESS_MASKS = (0xFFFF, 0xFFFFFFFF, (1 << 64) - 1)
+ADDRESS_MASKS: Final = (0xFFFF, 0xFFFFFFFF, (1 << 64) - 1)
 """By the address size in the VM-exit instruction information (SDM 3C table 28-8)."""
 
 
 def access(vcpu: SoftVcpu) -> ExitReason | None:
     """Any port access. It counts as done even if its device raises; a read then gives all ones."""
-    found = vcpu.take_port_access()
+    found = vcpu.processor.take_port_access()
     if found & NOT_PLAIN_OUT:
         return _string(vcpu, found) if found & IS_STRING else _in(vcpu, found)
     if not vcpu.reporting:  # nobody will ask what it was

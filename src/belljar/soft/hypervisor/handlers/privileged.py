@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from belljar.exits import ExitReason, Interrupted, ReadMsr, WriteMsr
 from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, RAX, RCX, RDX, finish
@@ -14,12 +14,15 @@ from belljar.x86.vectors import Vector
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
-CR_NUMBER = 15
+CR_NUMBER: Final = 15
 """Exit qualification for control-register accesses (SDM 3C table 28-3)."""
 
-CR8, CR8_MAX, RSP = 8, 15, 4
+CR8: Final = 8
+CR8_MAX: Final = 15
+RSP: Final = 4
 
-RDMSR, WRMSR = int(ExitReason.RDMSR), int(ExitReason.WRMSR)
+RDMSR: Final = int(ExitReason.RDMSR)
+WRMSR: Final = int(ExitReason.WRMSR)
 
 
 def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
