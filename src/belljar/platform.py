@@ -98,6 +98,9 @@ class Platform(Protocol):
     def unhalt(self, index: int) -> None:
         """Have a vCPU go on behind its HLT, or not halt at the next."""
 
+    def yield_to(self, index: int) -> bool:
+        """Have a vCPU run next, when the one that runs gives its turn; False if it has nothing to run for, or is not there."""
+
     def watch_entries(self, index: int, hooks: EntryHooks) -> None:
         """Tell `hooks` of a vCPU's runs from now on."""
 

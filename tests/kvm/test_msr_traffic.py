@@ -136,7 +136,7 @@ def test_a_host_without_exits_for_msrs_shows_none(engine: KvmEngine, monkeypatch
 def test_a_host_whose_filter_misses_deadlines_says_so_and_has_no_such_timer(
     engine: KvmEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("belljar.kvm.probe.filter_catches_deadlines", lambda engine: False)
+    monkeypatch.setattr(KvmEngine, "lets_go_of_deadlines", False)
     code = guest(
         "main:\n mov eax, 1\n push rbx\n cpuid\n pop rbx\n bt ecx, 24\n jc there\n say '-'\n done\nthere: say '+'\n done\n"
     )

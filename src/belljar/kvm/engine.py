@@ -38,6 +38,9 @@ _cpu_models: dict[str, CpuModel] = {}
 """By device: what KVM_GET_SUPPORTED_CPUID said the first time. It asks the processor for every leaf, which costs more
 than all else that makes a VM, and its answer does not change while a process lives."""
 
+_let_go_of_deadlines: dict[str, bool] = {}
+"""By device: `KvmEngine.lets_go_of_deadlines`. To find out takes milliseconds."""
+
 
 class KvmEngine:
     """Runs machines on /dev/kvm, each vCPU on a host thread of its own.
@@ -67,7 +70,6 @@ class KvmEngine:
         self._coalesces_ports: bool | None = None
         self._watchpoints_work: bool | None = None
         self._mcg_cap: int | None = None
-        self._lets_go_of_deadlines: bool | None = None
 
     @property
     def cpu_model(self) -> CpuModel:
@@ -101,12 +103,12 @@ class KvmEngine:
 
     @property
     def lets_go_of_deadlines(self) -> bool:
-        """Whether an MSR filter catches IA32_TSC_DEADLINE; found out once, by a guest of a few instructions."""
-        if self._lets_go_of_deadlines is None:
+        """Whether an MSR filter catches IA32_TSC_DEADLINE; found out once a process, by a guest of two instructions."""
+        if self.path not in _let_go_of_deadlines:
             from belljar.kvm import probe  # only chips outside the kernel want it, and traces
 
-            self._lets_go_of_deadlines = probe.filter_catches_deadlines(self)
-        return self._lets_go_of_deadlines
+            _let_go_of_deadlines[self.path] = probe.filter_catches_deadlines(self)
+        return _let_go_of_deadlines[self.path]
 
     @property
     def watchpoints_work(self) -> bool:

@@ -122,6 +122,14 @@ class GuestPlatform:
         for seat in self._seats(index):
             seat.unhalt()
 
+    def yield_to(self, index: int) -> bool:
+        """Have a vCPU run next."""
+        for seat in self._seats(index):
+            if seat.wants_to_run:
+                self._own.favoured = index
+                return True
+        return False
+
     def watch_entries(self, index: int, hooks: EntryHooks) -> None:
         """Tell `hooks` of a vCPU's runs."""
         for seat in self._seats(index):

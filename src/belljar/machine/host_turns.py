@@ -95,6 +95,8 @@ class HostTurns(TurnInterrupts):
                     left -= vcpu.instructions_retired() - before
                 if reason is HLT or reason is IRQ_WINDOW_OPEN or reason is INTERRUPTED:
                     seat.came_back(reason)
+                    if not patient and vcpu.gave_turn():
+                        return reason
                 else:
                     return reason
 

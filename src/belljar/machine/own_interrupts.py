@@ -114,6 +114,8 @@ class OwnInterrupts:
         self._own_seats = tuple(seat for seat in self.seats if isinstance(seat, Seat))
         self._outside_gsis: set[int] = set()
         self._messages_expected = False
+        self.favoured: int | None = None
+        """The vCPU that another has given its turn to."""
         self.listeners: list[Listener] = []
         """Devices that may get something from outside, as a serial port gets input."""
 

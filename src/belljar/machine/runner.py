@@ -330,7 +330,7 @@ class Runner:
         sleeps = active[0].vcpu.sleeps and not alone
         while self.result is None and not self._changes:
             ran = self._own is None
-            for cpu in active:
+            for cpu in self._round(active):
                 if cpu.halted or self.result is not None or self._changes:
                     continue
                 if sleeps and self._sleeps_on(cpu, active):
@@ -365,6 +365,18 @@ class Runner:
                     self.finish(End.HALT, f"vCPU {cpu.index} sleeps until another wakes it", cpu=cpu)
                     return
                 self._own.rest_in_turn(self._deadline_ns)
+
+    def _round(self, active: Sequence[Cpu]) -> Iterator[Cpu]:
+        """Everybody's turn, one after the other; those in between that a vCPU gives its turn to, while there are not too many."""
+        own = self._own
+        for cpu in active:
+            yield cpu
+            if own is None or own.favoured is None:
+                continue
+            for _ in active:
+                favoured, own.favoured = own.favoured, None
+                yield from (other for other in active if other.index == favoured)
+            own.favoured = None
 
     def _settle_turn(
         self, cpu: Cpu, reason: ExitReason, active: Sequence[Cpu], observer: Observer | None, single_exit: bool

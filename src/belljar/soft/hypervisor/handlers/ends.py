@@ -33,11 +33,16 @@ def halt(vcpu: SoftVcpu) -> ExitReason | None:
     return vcpu.end(vcpu.halted)
 
 
-def spinning(vcpu: SoftVcpu) -> ExitReason:
+def behind(vcpu: SoftVcpu) -> ExitReason | None:
+    """The run ends behind an instruction that was carried out; where the host steps, the step is what ends it."""
+    return None if vcpu.debug.single_step else vcpu.end(vcpu.interrupted)
+
+
+def spinning(vcpu: SoftVcpu) -> ExitReason | None:
     """A loop of PAUSEs: this vCPU waits for another, whose turn it may be now."""
     vcpu.processor.skip_instruction()
     vcpu.gives_turn = True
-    return vcpu.end(vcpu.interrupted)
+    return behind(vcpu)
 
 
 def idle(vcpu: SoftVcpu) -> ExitReason:

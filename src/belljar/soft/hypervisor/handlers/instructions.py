@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from belljar.exits import ExitReason, Hypercall
 from belljar.soft.hypervisor.answers import RAX, RBX, RCX, RDX, RSI, finish, in_64_bit_mode
 from belljar.soft.hypervisor.events import inject
+from belljar.soft.hypervisor.handlers.ends import behind
 from belljar.soft.processor.fields import Field
 from belljar.x86.vectors import Vector
 
@@ -49,5 +50,5 @@ def hypercall(vcpu: SoftVcpu) -> ExitReason | None:
     answer = vcpu.interfaces.hypercall(number, arguments, wide)
     if answer is not None or not vcpu.exits_on_hypercalls:
         finish(processor, ExitReason.HYPERCALL, answer)
-        return None
+        return behind(vcpu) if vcpu.gives_turn else None
     return vcpu.wait_for_answer(Hypercall(vcpu.index, number, tuple(arguments), wide))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from belljar.exits import ExitReason, Interrupted, ReadMsr, WriteMsr
+from belljar.exits import ExitReason, ReadMsr, WriteMsr
 from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, RAX, RCX, RDX, finish
 from belljar.soft.hypervisor.events import inject
+from belljar.soft.hypervisor.handlers.ends import behind
 from belljar.soft.hypervisor.msrs import is_machine_check, is_own
 from belljar.soft.processor.fields import Field
 from belljar.x86.vectors import Vector
@@ -88,4 +89,4 @@ def control_register(vcpu: SoftVcpu) -> ExitReason | None:
         return None
     processor.cr8 = value
     processor.skip_instruction()
-    return vcpu.end(Interrupted(vcpu.index))
+    return behind(vcpu)

@@ -87,7 +87,10 @@ def send_ipi(vcpu: SoftVcpu, arguments: Sequence[int], wide: bool) -> int:
 
 
 def yield_to(vcpu: SoftVcpu, arguments: Sequence[int], wide: bool) -> int:
-    """KVM_HC_SCHED_YIELD: a hint; every vCPU gets its turn anyway."""
+    """KVM_HC_SCHED_YIELD: the vCPU whose APIC id is the first argument runs next, if it has something to run for."""
+    platform = vcpu.shared.platform
+    if platform is not None and arguments[0] != vcpu.index and platform.yield_to(arguments[0]):
+        vcpu.gives_turn = True
     return 0
 
 
