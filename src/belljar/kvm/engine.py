@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from belljar.engine import MemoryRegion
     from belljar.kvm.chips import KernelChips
+    from belljar.kvm.facts import Facts
     from belljar.kvm.msr_traffic import MsrTraffic
-    from belljar.kvm.probe import Facts
     from belljar.platform import HypervConnections, Platform
     from belljar.routes import MessageRoute, PinRoute, PinTarget
     from belljar.watching import ChipRegisters, ExitWatch
@@ -120,10 +120,10 @@ class KvmEngine:
         return self._watchpoints_work
 
     def describe(self) -> Facts:
-        """What this engine can do on this host, found out by asking and trying (tens of milliseconds)."""
-        from belljar.kvm import probe  # as above
+        """What the kernel says of its KVM. What that does, guests tell (`belljar.observe.doctor.examine`)."""
+        from belljar.kvm.facts import ask  # as above
 
-        return probe.examine(self)
+        return ask(self.kvm)
 
     def create_vm(self) -> KvmVm:
         """A VM without memory and vCPUs. Raises EngineError if the kernel refuses, ClosedError after `close`."""

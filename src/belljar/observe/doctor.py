@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from belljar import __version__
@@ -84,17 +85,10 @@ def _kvm_facts(engine: Engine) -> dict[str, Any]:
 
     if not isinstance(engine, KvmEngine):
         return {}
-    capabilities = engine.kvm.capabilities()
-    return {
-        "device": engine.kvm.path,
-        "api_version": engine.kvm.api_version,
-        "run_page_size": engine.kvm.vcpu_mmap_size,
-        "recommended_vcpus": capabilities.get("KVM_CAP_NR_VCPUS", 0),
-        "max_vcpus": capabilities.get("KVM_CAP_MAX_VCPUS", 0),
-        "memory_slots": capabilities.get("KVM_CAP_NR_MEMSLOTS", 0),
-        "capabilities": capabilities,
-        "missing": {name: use for name, use in WANTED_CAPABILITIES.items() if not capabilities.get(name)},
-    }
+    facts = asdict(engine.describe())
+    capabilities = facts["capabilities"]
+    facts["missing"] = {name: use for name, use in WANTED_CAPABILITIES.items() if not capabilities.get(name)}
+    return facts
 
 
 def _advice(

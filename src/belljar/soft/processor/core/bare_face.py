@@ -7,7 +7,7 @@ import cython
 class BareProcessor:
     """A logical processor in the state after reset, and everything about it that needs no VMCS.
 
-    One thread at a time. Raises MemoryError where there is no room for it, ClosedError on host memory that is closed.
+    One thread at a time. Raises MemoryError where there is no room for it, ValueError on host memory that is closed.
     """
 
     cpu: cython.pointer(Cpu)

@@ -149,6 +149,7 @@ class Processor(BareProcessor):
 
     @cython.cfunc
     def enter_once(self, budget: i64):
+        """Run until a VM exit or the end of the budget; without Python's lock, unless that is soon. Raises VmxError."""
         cpu: cython.pointer(Cpu) = self.cpu
         error: u32
         if budget <= SHORT_RUN:  # over before another thread could be glad of the lock
@@ -193,6 +194,7 @@ class Processor(BareProcessor):
 
     @cython.cfunc
     def carry_out(self, window: object, device_gpa: u64):
+        """Enter for one instruction with devices behind `window`, as `emulate` does. Raises VmxError."""
         cpu: cython.pointer(Cpu) = self.cpu
         error: u32
         self._window = window
@@ -210,6 +212,7 @@ class Processor(BareProcessor):
 
     @cython.cfunc
     def failed(self, error: u32):
+        """Note in the VMCS that a VMX instruction failed; what to raise then."""
         vmcs_set(self.cpu.vmcs, FIELD_INSTRUCTION_ERROR, error)
         return VmxError(error)
 

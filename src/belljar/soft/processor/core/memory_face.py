@@ -88,6 +88,7 @@ class HostMemory:
     @cython.cfunc
     @cython.exceptval(0)
     def place(self, hpa: u64, size: u64) -> u64:
+        """The hva of `size` bytes at `hpa`. Raises IndexError unless they lie in one piece, ValueError if it is closed."""
         found: cython.pointer(u8)
         self.check_open()
         found = host_pointer(self.host, hpa)
@@ -97,6 +98,7 @@ class HostMemory:
 
     @cython.cfunc
     def check_open(self):
+        """Raises ValueError if it is closed."""
         if self.closed:
             raise ValueError("this host memory is closed")
 
