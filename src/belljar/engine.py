@@ -243,6 +243,10 @@ class Vcpu(Protocol):
     ) -> Consequence:
         """An error of the hardware: `status`, `address` and `misc` for the bank's registers, `mcg_status` for the processor's.
 
+        `address` (IA32_MCi_ADDR) is told to the guest where `status` has ADDRV. Its kind is not belljar's to say: the address
+        mode in `misc` (IA32_MCi_MISC, bits 6 to 8) makes it a segment offset, a linear address, a physical one, as the guest
+        has them, or a memory address; without MISCV it is what the processor's model says (SDM 3B 16.3.2.3, 16.3.2.4).
+
         What becomes of it is the guest's to say by IA32_MCG_CTL, IA32_MCi_CTL, IA32_MCi_CTL2 and CR4.MCE (SDM 3B 16.3, 16.5):
         it is recorded, raises #MC before the next instruction, or shuts the processor down. CMCI is raised by the engine where
         the local APICs are the engine's. Not during a run. Raises ConfigurationError for a bank that is not there or a status

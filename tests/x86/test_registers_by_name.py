@@ -151,8 +151,8 @@ breakpoints = st.builds(
 
 @given(items=st.lists(breakpoints, max_size=4))
 def test_breakpoints_round_trip_through_dr7(items):
-    addresses = tuple([item.gva for item in items] + [0] * (4 - len(items)))
-    assert list(debug.decode_dr7(debug.encode_dr7(items), addresses).values()) == items
+    breakpoints_gva = tuple([item.gva for item in items] + [0] * (4 - len(items)))
+    assert list(debug.decode_dr7(debug.encode_dr7(items), breakpoints_gva).values()) == items
 
 
 def test_dr7_known_value():

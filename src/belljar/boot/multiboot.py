@@ -50,10 +50,10 @@ READ_WRITE = SegmentFlags.READ | SegmentFlags.WRITE
 class Addresses(NamedTuple):
     """Where a flat image goes, as its header says: the four fields of both formats (0: not said)."""
 
-    header: int
-    load: int
-    load_end: int
-    bss_end: int
+    header_gpa: int
+    load_gpa: int
+    load_end_gpa: int
+    bss_end_gpa: int
 
 
 class Module(NamedTuple):
@@ -110,42 +110,42 @@ def flat_kernel(
     source: Source, options: LoadOptions, header_offset: int, addresses: Addresses, entry_gva: int, format: str
 ) -> Image:
     """One segment, loaded where the header's address fields say (0.6.96 section 3.1.3, 2.0 section 3.1.5)."""
-    header, load, load_end, bss_end = addresses
+    header_gpa, load_gpa, load_end_gpa, bss_end_gpa = addresses
     if options.load_gpa is not None:
         raise ConfigurationError(
             f"{source.name}: its header says where it lies, so that it cannot be loaded at {options.load_gpa:#x}",
             hint="leave --load away",
         )
-    if load > header:
-        raise damaged(source, f"the header's load_addr {load:#x} is above its header_addr {header:#x}")
-    start = header_offset - (header - load)
+    if load_gpa > header_gpa:
+        raise damaged(source, f"the header's load_addr {load_gpa:#x} is above its header_addr {header_gpa:#x}")
+    start = header_offset - (header_gpa - load_gpa)
     if start < 0:
         raise damaged(
             source,
-            f"the header at offset {header_offset:#x} says that loading starts {header - load:#x} bytes before it, "
+            f"the header at offset {header_offset:#x} says that loading starts {header_gpa - load_gpa:#x} bytes before it, "
             "which is before the file",
         )
-    if load_end and load_end < load:
-        raise damaged(source, f"the header's load_end_addr {load_end:#x} is below its load_addr {load:#x}")
-    size = load_end - load if load_end else source.size - start
+    if load_end_gpa and load_end_gpa < load_gpa:
+        raise damaged(source, f"the header's load_end_addr {load_end_gpa:#x} is below its load_addr {load_gpa:#x}")
+    size = load_end_gpa - load_gpa if load_end_gpa else source.size - start
     if start + size > source.size:
         raise damaged(
             source,
             f"the header says to load {size:#x} bytes from offset {start:#x}, the file ends at {source.size:#x}",
             "it is truncated: copy or build it again",
         )
-    end = load + size
-    if bss_end and bss_end < end:
-        raise damaged(source, f"the header's bss_end_addr {bss_end:#x} is below the end of its data {end:#x}")
-    if end > REACH:
-        raise damaged(source, f"its {size:#x} bytes at {load:#x} wrap past the end of 32-bit addresses")
+    end_gpa = load_gpa + size
+    if bss_end_gpa and bss_end_gpa < end_gpa:
+        raise damaged(source, f"the header's bss_end_addr {bss_end_gpa:#x} is below the end of its data {end_gpa:#x}")
+    if end_gpa > REACH:
+        raise damaged(source, f"its {size:#x} bytes at {load_gpa:#x} wrap past the end of 32-bit addresses")
     if size > options.limit:
         raise damaged(
             source,
             f"its {size:#x} bytes are more than the {options.limit:#x} that there is room for",
             "give the machine more --memory",
         )
-    segment = ImageSegment(load, source.read(start, size), max(end, bss_end) - load)
+    segment = ImageSegment(load_gpa, source.read(start, size), max(end_gpa, bss_end_gpa) - load_gpa)
     entry_gva, entry_from = (
         (entry_gva, "the header's entry_addr") if options.entry_gva is None else (options.entry_gva, "the entry")
     )

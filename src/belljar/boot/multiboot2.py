@@ -234,12 +234,12 @@ def _kernel(source: Source, options: LoadOptions, header: _Header, tags: _Tags) 
     if tags.entry_gva is None:
         raise damaged(source, f"{header} has an address tag but no entry address tag")
     addresses = tags.addresses
-    if addresses.load == REACH - 1:  # -1: from the beginning of the file
-        if addresses.header < header.offset:
+    if addresses.load_gpa == REACH - 1:  # -1: from the beginning of the file
+        if addresses.header_gpa < header.offset:
             raise damaged(
-                source, f"{header} says that it lies at {addresses.header:#x}, so that the file would begin below 0"
+                source, f"{header} says that it lies at {addresses.header_gpa:#x}, so that the file would begin below 0"
             )
-        addresses = addresses._replace(load=addresses.header - header.offset)
+        addresses = addresses._replace(load_gpa=addresses.header_gpa - header.offset)
     return flat_kernel(source, options, header.offset, addresses, tags.entry_gva, NAME)
 
 

@@ -130,7 +130,10 @@ class Cpu:
     def inject_machine_check(
         self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
     ) -> Consequence:
-        """An error of the hardware, and what becomes of it (`belljar.engine.Vcpu.inject_machine_check`); #MC ends a halt."""
+        """An error of the hardware, and what becomes of it (`belljar.engine.Vcpu.inject_machine_check`); #MC ends a halt.
+
+        Which kind of address `address` is, the address mode in `misc` says (IA32_MCi_MISC, bits 6 to 8; SDM 3B 16.3.2.4).
+        """
         from belljar.x86.machine_check import Consequence  # few guests ever see one
 
         what = self.vcpu.inject_machine_check(bank, status, mcg_status, address, misc)

@@ -97,10 +97,10 @@ def encode_dr7(breakpoints: Iterable[Breakpoint]) -> int:
     return value
 
 
-def decode_dr7(value: int, addresses: tuple[int, int, int, int]) -> dict[int, Breakpoint]:
-    """The enabled breakpoints by number; `addresses` are DR0 to DR3."""
+def decode_dr7(value: int, breakpoints_gva: tuple[int, int, int, int]) -> dict[int, Breakpoint]:
+    """The enabled breakpoints by number; `breakpoints_gva` are DR0 to DR3."""
     enabled = {}
-    for index, gva in enumerate(addresses):
+    for index, gva in enumerate(breakpoints_gva):
         if value >> 2 * index & 3:
             bits = value >> _RW_SHIFT + 4 * index & 0xF
             enabled[index] = Breakpoint(gva, Watch(bits & 3), _LENGTHS[bits >> 2])
