@@ -111,6 +111,22 @@ def test_processors_have_what_they_announce(engine: Engine, built: Path) -> None
     assert "ok CLWB of a register" in lines
 
 
+def test_accesses_to_pages_are_what_their_entries_allow(engine: Engine, built: Path) -> None:
+    # Some 9,600 of the 19 million ways: all of them take two minutes.
+    lines = run("access", built, {"engine": engine}, of_the_host=True)
+    assert "ok every access as it must be" in lines
+    assert int(next(line for line in lines if line.startswith("tried")).split()[1], 16) > 9000
+
+
+def test_debug_exceptions_are_what_kernels_count_on(engine: Engine, built: Path) -> None:
+    assert "ok INT3: one of each" in run("debug", built, {"engine": engine}, of_the_host=True)
+
+
+def test_what_supervisors_keep_from_users_is_kept(engine: Engine, built: Path) -> None:
+    lines = run("privileges", built, {"engine": engine}, of_the_host=True)
+    assert "ok the levels of paging do not change in 64-bit mode" in lines
+
+
 def test_a_kernel_of_real_mode_finds_its_vectors_ports_and_memory(engine: Engine, built: Path) -> None:
     with Machine(low_kernel("real", built), engine=engine, test_device=True) as machine:
         result = machine.run(timeout=30)

@@ -63,16 +63,21 @@ u64 firmware(u16 item, int bytes)
 
 /* -- interrupts ---------------------------------------------------------------------------------------------------- */
 
-void handle(int vector, handler *handler)
+void handle_directly(int vector, char *entry, int dpl)
 {
-    u64 address = (u64)vectors + 16 * vector;
-    handlers[vector] = handler;
+    u64 address = (u64)entry;
     IDT[vector].low = address;
     IDT[vector].selector = 8;
-    IDT[vector].kind = 0x8E00; /* present, interrupt gate (SDM 3A 6.14.1) */
+    IDT[vector].kind = 0x8E00 | dpl << 13; /* present, interrupt gate (SDM 3A 6.14.1) */
     IDT[vector].middle = address >> 16;
     IDT[vector].high = address >> 32;
     IDT[vector].reserved = 0;
+}
+
+void handle(int vector, handler *handler)
+{
+    handlers[vector] = handler;
+    handle_directly(vector, vectors + 16 * vector, 0);
 }
 
 void interrupted(struct frame *frame)
@@ -120,6 +125,52 @@ int faults(void (*function)(u64), u64 argument)
     for (int i = 0; i < 3; i++)
         handlers[vectors_of_faults[i]] = 0;
     return faulted;
+}
+
+/* -- user mode ----------------------------------------------------------------------------------------------------- */
+
+#define RETURN 0x21
+
+u32 task_state[26]; /* 64-bit TSS (SDM 3A figure 7-11) */
+u8 user_stack[8192] __attribute__((aligned(16)));
+u64 stack_to_return_to, user_flags = 2;
+
+/* call_at(edi: CPL, rsi: function, rdx: argument). What goes to `way_back` goes back to the caller, from any CPL. */
+asm(".globl call_at, way_back\n"
+    "call_at:\n"
+    "    push rbx\npush rbp\npush r12\npush r13\npush r14\npush r15\n"
+    "    mov [stack_to_return_to], rsp\n"
+    "    mov [task_state + 4], rsp\n"
+    "    mov eax, edi\n"
+    "    mov rbx, rsi\n"
+    "    mov rdi, rdx\n"
+    "    test eax, eax\n"
+    "    jz 1f\n"
+    "    push 0x23\n"
+    "    push offset user_stack + 8192\n"
+    "    push [user_flags]\n"
+    "    push 0x2B\n"
+    "    push offset 1f\n"
+    "    iretq\n"
+    "1:  call rbx\n"
+    "way_back:\n"
+    "    int 0x21\n"
+    "returned:\n"
+    "    mov rsp, [stack_to_return_to]\n"
+    "    mov ecx, 0x10\n"
+    "    mov ss, ecx\n"
+    "    pop r15\npop r14\npop r13\npop r12\npop rbp\npop rbx\n"
+    "    ret\n");
+extern char returned[];
+
+void set_up_user(void)
+{
+    extern u64 tss_descriptor[2];
+    u64 base = (u64)task_state;
+    tss_descriptor[0] = (sizeof task_state - 1) | (base & 0xFFFFFF) << 16 | 0x89ul << 40 | (base >> 24 & 0xFF) << 56;
+    tss_descriptor[1] = base >> 32;
+    asm volatile("ltr %w0" : : "r"(0x30));
+    handle_directly(RETURN, returned, 3);
 }
 
 /* -- local APICs --------------------------------------------------------------------------------------------------- */

@@ -37,12 +37,18 @@ void apic_write(u32 offset, u32 value);
 void send(u32 command, u32 destination);
 void on_cpu(int cpu, void (*function)(u64), u64 argument);
 void on_cpu_async(int cpu, void (*function)(u64), u64 argument);
+void handle_directly(int vector, char *entry, int dpl);
+void set_up_user(void);
+u64 call_at(int cpl, u64 (*function)(u64), u64 argument);
 int faults(void (*function)(u64), u64 argument);
 
 extern u32 boot_information[2];
 extern volatile int failures, online;
 extern u64 page_root[512];
-extern char end_of_kernel[], trampoline[], trampoline_end[], vectors[];
+extern u64 user_flags;
+extern u32 task_state[26];
+extern u8 user_stack[8192];
+extern char way_back[], end_of_kernel[], trampoline[], trampoline_end[], vectors[];
 
 /* Offsets in the local APIC's page (SDM 3A table 11-1). */
 enum {

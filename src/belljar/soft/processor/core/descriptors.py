@@ -324,12 +324,17 @@ def bad_long_code(cpu: cython.pointer(Cpu), d: cython.pointer(Descriptor)) -> cy
 @cython.nogil
 @cython.exceptval(check=False)
 def drop_inner_segment(cpu: cython.pointer(Cpu), segment: cython.int) -> cython.void:
-    """On the way to an outer level: null a data segment register that the new CPL may not use (SDM 3A 5.8.6)."""
+    """On the way to an outer level: null a data segment register that the new CPL may not use (SDM 3A 5.8.6).
+
+    It loses its selector and its rights; its base stays, and 64-bit code goes on using those of FS and GS (SDM 2B, RET).
+    """
     attributes: u32 = cpu.segment[segment].attributes
+    base: u64 = cpu.base[segment]
     if attributes & AR_UNUSABLE:
         return
     if not is_conforming(attributes) and descriptor_dpl(attributes) < cpu.cpl:
         set_null_segment(cpu, segment, 0, 0)
+        cpu.base[segment] = base
 
 
 @cython.cfunc

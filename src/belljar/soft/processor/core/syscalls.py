@@ -57,6 +57,12 @@ def op_sysret(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
     if cpu.cpl or (wide and not is_canonical(cpu, rip)):
         return raise_fault(cpu, EXC_GP, 0)
     set_rflags(cpu, cpu.gpr[11] & FLAGS_VALID & ~cython.cast(u64, FLAG_RF | FLAG_VM))
+    # As SYSCALL it looks at TF when all is done: a TF that it restores traps before the user's first instruction, where IRET's
+    # would trap behind it (Linux relies on this in its way out of a system call).
+    if cpu.rflags & FLAG_TF:
+        cpu.pending_debug |= 0x4000  # DR6.BS
+    else:
+        cpu.stepped |= 4
     if wide:
         return enter_flat(cpu, ((cpu.star >> 48) + 16) | 3, ((cpu.star >> 48) + 8) | 3, 3, True, rip)
     return enter_flat(cpu, selector, ((cpu.star >> 48) + 8) | 3, 3, False, rip & LOW32)

@@ -1,0 +1,202 @@
+/* What the supervisor keeps from users and from itself: UMIP, SMAP, SYSCALL and SYSRET with the trap flag, null segments. */
+
+#include "kit.h"
+
+enum { CR4_UMIP = 1 << 11, CR4_LA57 = 1 << 12, CR4_SMAP = 1 << 21, AC = 1 << 18, CR0_WP = 1 << 16 };
+#define ALIAS 0xFFFF900000000000ul
+
+static u64 control0(void) { u64 value; asm volatile("mov %0, cr0" : "=r"(value)); return value; }
+static u64 control4(void) { u64 value; asm volatile("mov %0, cr4" : "=r"(value)); return value; }
+static void set_control0(u64 value) { asm volatile("mov cr0, %0" : : "r"(value) : "memory"); }
+static void set_control4(u64 value) { asm volatile("mov cr4, %0" : : "r"(value) : "memory"); }
+
+/* -- UMIP ---------------------------------------------------------------------------------------------------------- */
+
+static volatile int refused;
+static u64 back;
+static void skip(struct frame *frame) { refused++; frame->rip = back; }
+
+#define TRY(code) asm volatile("lea rax, [rip + 1f]\nmov %0, rax\n" code "\n1:" : "=m"(back) : "r"(table) : "rax", "memory")
+
+static u64 stores(u64 unused)
+{
+    static u8 room[16];
+    u8 *table = room;
+    int faults = 0;
+#define COUNT(code) refused = 0; TRY(code); faults = faults << 1 | refused
+    COUNT("smsw ax");
+    COUNT("sgdt [%1]");
+    COUNT("sidt [%1]");
+    COUNT("sldt ax");
+    COUNT("str ax");
+    COUNT("mov rax, cr0");
+    return faults;
+}
+
+static void instructions_of_users(void)
+{
+    handle(13, skip);
+    user_flags = 0x3002;
+    check(call_at(0, stores, 0) == 0 && call_at(3, stores, 0) == 1, "without UMIP users may store tables' registers, and not read CR0");
+    if (!(cpuid(7, 0).c >> 2 & 1)) {
+        put("no UMIP\n");
+        return;
+    }
+    set_control4(control4() | CR4_UMIP);
+    check(call_at(0, stores, 0) == 0, "UMIP is not for the supervisor");
+    check(call_at(3, stores, 0) == 0x3F, "with it users may not");
+    set_control4(control4() & ~(u64)CR4_UMIP);
+}
+
+/* -- SMAP ---------------------------------------------------------------------------------------------------------- */
+
+static volatile u64 tables[3][512] __attribute__((aligned(4096))), page[512] __attribute__((aligned(4096)));
+static volatile u64 faulted, fault_error;
+
+/* As if the access had been meant: again with EFLAGS.AC. */
+static void allow(struct frame *frame)
+{
+    faulted++;
+    fault_error = frame->error;
+    frame->rflags |= AC;
+}
+
+static int faults_of(int allowed, u64 stack)
+{
+    faulted = 0;
+    if (allowed)
+        asm volatile(".byte 0x0F, 0x01, 0xCB" : : : "memory");
+    else
+        asm volatile(".byte 0x0F, 0x01, 0xCA" : : : "memory");
+    if (stack)
+        asm volatile("mov rax, rsp\nmov rsp, %0\npush 44\nmov rsp, rax" : : "r"(stack) : "rax", "memory");
+    else
+        *(volatile u64 *)ALIAS;
+    return faulted;
+}
+
+static void user_pages(void)
+{
+    if (!(cpuid(7, 0).b >> 20 & 1)) {
+        put("no SMAP\n");
+        return;
+    }
+    page_root[ALIAS >> 39 & 511] = (u64)tables[0] | 7;
+    tables[0][0] = (u64)tables[1] | 7;
+    tables[1][0] = (u64)tables[2] | 7;
+    tables[2][0] = (u64)page | 7;
+    volatile u64 *large = (u64 *)(*(u64 *)(page_root[0] & ~0xFFFul) & ~0xFFFul);
+    for (int i = 0; i < 512; i++)
+        large[i] &= ~4ul;
+    task_state[9] = (u64)(user_stack + 8192); /* IST1: the stack may be a user's */
+    handle(14, allow);
+    IDT[14].kind |= 1;
+    set_control4(control4() | CR4_SMAP);
+    set_cr3(cr3());
+    check(!faults_of(1, 0), "SMAP: with EFLAGS.AC the supervisor reads users' pages");
+    check(faults_of(0, 0) == 1 && fault_error == 1, "without it does not");
+    check(!faults_of(1, ALIAS + 4096), "a stack there with it");
+    check(faults_of(0, ALIAS + 2048) == 1 && fault_error == 3 && page[255] == 44, "and without");
+    page[0] = 0xC3;
+    asm volatile("clac" : : : "memory");
+    faulted = 0;
+    asm volatile("call %0" : : "r"(ALIAS) : "memory");
+    check(!faulted, "code there is SMEP's matter");
+    tables[2][0] &= ~2ul;
+    set_control4(control4() & ~(u64)CR4_SMAP);
+    set_control0(control0() & ~(u64)CR0_WP);
+    set_cr3(cr3());
+    *(volatile u64 *)ALIAS = 0x99;
+    check(!faulted && page[0] == 0x99, "without SMAP and CR0.WP it may write everything");
+    set_control4(control4() | CR4_SMAP);
+    check(faults_of(0, 0) == 1, "with SMAP, without CR0.WP not even read");
+    set_control4(control4() & ~(u64)CR4_SMAP);
+    set_control0(control0() | CR0_WP);
+    for (int i = 0; i < 512; i++)
+        large[i] |= 4;
+    set_cr3(cr3());
+    handle(14, 0);
+}
+
+/* -- SYSCALL ------------------------------------------------------------------------------------------------------- */
+
+static volatile u64 stepped_at;
+static volatile u32 stepped_selector, steps;
+static void step(struct frame *frame)
+{
+    steps++;
+    stepped_at = frame->rip;
+    stepped_selector = frame->cs;
+    frame->rflags &= ~0x100ul;
+}
+
+/* A user sets TF and makes a system call, which masks it; SYSRET sets it again, and traps behind itself. */
+asm("system_call:\n"
+    "    cmp dword ptr [steps], 0\n"
+    "    jne way_back\n"
+    "    mov r11, 0x102\n"
+    "    sysretq\n"
+    "to_user:\n"
+    "    mov rcx, offset in_user\n"
+    "    mov r11, 2\n"
+    "    sysretq\n"
+    "in_user:\n"
+    "    pushfq\n"
+    "    or qword ptr [rsp], 0x100\n"
+    "    popfq\n"
+    "    syscall\n"
+    "behind_call: syscall\n"
+    "    ud2\n");
+u64 to_user(u64);
+extern char system_call[], behind_call[];
+
+static void system_calls(void)
+{
+    wrmsr(0xC0000080, rdmsr(0xC0000080) | 1);
+    wrmsr(0xC0000082, (u64)system_call);
+    wrmsr(0xC0000081, 0x1Bul << 48 | 8ul << 32); /* users': 64-bit code 0x2B, stack 0x23 */
+    wrmsr(0xC0000084, 0x4700);
+    handle(1, step);
+    steps = 0;
+    call_at(0, to_user, 0);
+    check(steps == 1 && stepped_at == (u64)behind_call && stepped_selector == 0x2B, "SYSCALL masks TF, SYSRET traps behind itself");
+    handle(1, 0);
+}
+
+/* -- segments ------------------------------------------------------------------------------------------------------ */
+
+static u64 through_gs(u64 offset)
+{
+    u64 value;
+    asm volatile("mov %0, gs:[%1]" : "=r"(value) : "r"(offset));
+    return value;
+}
+
+static void load_ss(u64 selector) { asm volatile("mov ss, %w0" : : "r"(selector)); }
+
+static void change_levels(u64 value) { set_control4(value); }
+
+static void segments(void)
+{
+    static u64 there = 0x1122334455667788;
+    u16 stack;
+    asm volatile("mov gs, %w0" : : "r"(0x10));
+    wrmsr(0xC0000101, 0x400000);
+    check(call_at(3, through_gs, (u64)&there - 0x400000) == there, "a segment that IRET makes null keeps its base");
+    asm volatile("mov ss, %w0\nmov %w0, ss" : "=r"(stack) : "0"(0));
+    check(!stack, "a null stack segment");
+    check(faults(load_ss, 3) == 13, "but not of another RPL");
+    asm volatile("mov ss, %w0" : : "r"(0x10));
+    check(faults(change_levels, control4() ^ CR4_LA57) == 13, "the levels of paging do not change in 64-bit mode");
+}
+
+int main(void)
+{
+    set_up();
+    set_up_user();
+    instructions_of_users();
+    user_pages();
+    system_calls();
+    segments();
+    return failures;
+}
