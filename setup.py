@@ -67,6 +67,7 @@ assemble_processor()
 extensions = [
     extension("belljar.kvm._calls"),
     extension("belljar.kvm._loop"),
+    extension("belljar.machine._monitor"),
     extension("belljar.soft.processor._core", *PROCESSOR_FLAGS),
 ]
 typed = [source(f"{room}.{module}") for room, modules in INTERRUPTS.items() for module in modules.split()]

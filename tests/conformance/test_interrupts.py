@@ -858,6 +858,32 @@ def test_cr8_holds_interrupts_back() -> None:
     assert console(CR8_HOLDS_BACK, {"engine": "soft", "irqchip": "user", "mode": "long"}) == b"abc"
 
 
+PENDING_AT_HLT = """
+main:
+    gate 0x55, handler
+    gate 0x56, handler
+    lapic 0x3E0, 0xB            # divide by 1
+    lapic 0x320, 0x56
+    lapic 0x380, 100000000      # once, in 0.1 s
+    lapic 0x300, 0x44055        # to itself, while RFLAGS.IF=0
+    sti
+    hlt
+    cli
+    mov r8d, [rbx + 0x390]      # what is left of the 0.1 s
+    done
+handler:
+    end_of_interrupt
+    iretq
+"""
+
+
+@pytest.mark.parametrize("clock", ["instructions", "host"])
+def test_interrupt_that_is_pending_at_sti_hlt_does_not_wait_for_the_next_timer(clock: str) -> None:
+    with Machine(guest(PENDING_AT_HLT), engine="soft", irqchip="user", mode="long", clock=clock) as machine:
+        assert machine.run(timeout=20).end is End.HALT
+        assert machine.cpu.r8 > 0
+
+
 @pytest.mark.parametrize("irqchip", ["kernel", "split"])
 def test_soft_engine_has_no_kernel_whose_chips_it_could_use_and_says_so(irqchip: str) -> None:
     with Machine(guest(PIT_THROUGH_PIC), engine="soft", irqchip=irqchip, mode="long") as machine:

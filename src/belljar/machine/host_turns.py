@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 from belljar.devices.bus import Bus
-from belljar.devices.clock import NEVER
 from belljar.exits import Exit, ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import (
@@ -63,38 +62,51 @@ class HostTurns(TurnInterrupts):
         patient: bool,
     ) -> ExitReason | None:
         seat, clock, turns, left = self._own_seats[index], self._host, self._turns, instructions
-        vcpu, rested = seat.cpu.vcpu, False
+        vcpu, rested, before = seat.cpu.vcpu, False, 0
         with turns:
+            if over():
+                return INTERRUPTED
             while True:
-                clock.run_due()
+                now_ns = time.monotonic_ns()
+                clock.run_due_at(now_ns)
                 if turns.callers or self._attention:
                     self._attend()
-                if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
+                    if over():
+                        return INTERRUPTED
+                if deadline_ns is not None and now_ns >= deadline_ns:
                     return INTERRUPTED
-                if (seat.stale or seat.activity is not ACTIVE) and not seat.prepare():
-                    # Most often the next timer wakes it: whether anything could is asked only if that one did not.
-                    if (rested or not patient or clock.timers.first_ns == NEVER or not seat.interruptible) and (
-                        self.all_asleep()
-                    ):
-                        return HLT
-                    if not patient:
-                        return None
-                    self.rest(self._until(0, deadline_ns))
-                    rested = True
-                    continue
+                if seat.stale or seat.activity is not ACTIVE:
+                    dozes = not seat.stale and self.dozes(seat, patient, rested)
+                    if dozes or not seat.prepare():
+                        if not dozes and self.all_asleep():
+                            return HLT
+                        if not patient:
+                            return None
+                        self.rest(self._until(0, deadline_ns))
+                        rested = True
+                        continue
                 rested = False
-                until_ns = self._until(0, deadline_ns)
-                self._running, before = vcpu, vcpu.instructions_retired()
+                self._running = vcpu
+                if left is not None:
+                    before = vcpu.instructions_retired()
                 try:
                     reason = vcpu.run(
-                        seat.bus, deadline_ns=until_ns, instructions=left, single_exit=single_exit, observer=observer
+                        seat.bus,
+                        deadline_ns=self._until(0, deadline_ns),
+                        instructions=left,
+                        single_exit=single_exit,
+                        observer=observer,
                     )
                 finally:
                     self._running = None
                 if left is not None:
                     left -= vcpu.instructions_retired() - before
-                if reason is HLT or reason is IRQ_WINDOW_OPEN or reason is INTERRUPTED:
+                if reason is HLT:
+                    seat.halt()
+                elif reason is IRQ_WINDOW_OPEN or reason is INTERRUPTED:
                     seat.came_back(reason)
+                    if over():
+                        return INTERRUPTED
                     if not patient and vcpu.gave_turn():
                         return reason
                 else:
@@ -102,7 +114,7 @@ class HostTurns(TurnInterrupts):
 
     def rest(self, until_ns: int | None) -> None:
         """Wait for the next timer, a wake-up or the time limit."""
-        OwnInterrupts.rest(self, until_ns)
+        self._turns.wait_until(until_ns)
 
     def all_asleep(self) -> bool:
         """As `OwnInterrupts.all_asleep`."""

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from threading import Condition
 from types import TracebackType
 from typing import Final, Protocol
 
 from belljar.devices.bus import Bus, LockedBus
-from belljar.devices.clock import Clock, HostClock, TimerQueue
+from belljar.devices.clock import NEVER, Clock, HostClock, TimerQueue
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route
 from belljar.devices.port61 import SystemControlB
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
+from belljar.machine._monitor import EVERYBODY, Monitor
 from belljar.machine.cpu import Cpu
 from belljar.machine.host_counter import HostCounter
-from belljar.machine.seat import Seat
+from belljar.machine.seat import HALTED, Seat
 from belljar.machine.split_seat import SplitSeat
 from belljar.machine.wakeups import Cause, may_wake
 
-NS_PER_SECOND: Final = 1_000_000_000
 INTERRUPTED: Final = ExitReason.INTERRUPTED
 HLT: Final = ExitReason.HLT
 IRQ_WINDOW_OPEN: Final = ExitReason.IRQ_WINDOW_OPEN
@@ -33,9 +32,15 @@ class TimekeepersClock(HostClock):
     """The host's time."""
 
     def due_ns(self) -> int | None:
-        """When the first timer is due, as a time of time.monotonic_ns(); None if there is none."""
-        first_ns = self.next_deadline_ns()
-        return None if first_ns is None else time.monotonic_ns() + first_ns - self.now_ns()
+        """When the first timer is due, as a time of time.monotonic_ns(); None if there is none. Not while paused."""
+        first_ns = self.timers.first_ns
+        return None if first_ns == NEVER else first_ns - self._offset_ns
+
+    def run_due_at(self, host_ns: int) -> None:
+        """Run what is due at a time of time.monotonic_ns(), which was read just now. Not while paused."""
+        now_ns = host_ns + self._offset_ns
+        if self.timers.first_ns <= now_ns:
+            self.timers.run_due(now_ns)
 
 
 class Listener(Protocol):
@@ -46,7 +51,7 @@ class Listener(Protocol):
 
 
 class Lockable(Protocol):
-    """What of `threading.Condition` is needed."""
+    """What of `Monitor` is needed."""
 
     def __enter__(self) -> object:
         """Take it."""
@@ -56,11 +61,14 @@ class Lockable(Protocol):
     ) -> bool | None:
         """Let go of it."""
 
+    def notify(self, who: int) -> None:
+        """Wake who waits as `who`, and others for whom nobody is to be woken."""
+
     def notify_all(self) -> None:
         """Wake whoever waits."""
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Let go of it until somebody notifies."""
+    def wait_until(self, deadline_ns: int | None, who: int = EVERYBODY) -> bool:
+        """Let go of it until somebody notifies, or until a time of time.monotonic_ns(); whether somebody did."""
 
 
 class Timekeeper(Clock, Protocol):
@@ -76,6 +84,9 @@ class Timekeeper(Clock, Protocol):
 
     def run_due(self) -> int:
         """Run what is due now; how many timers ran."""
+
+    def run_due_at(self, host_ns: int) -> None:
+        """Run what is due at a time of time.monotonic_ns()."""
 
     def pause(self) -> None:
         """Stand still."""
@@ -100,6 +111,7 @@ class OwnInterrupts:
         self.lock = self._make_lock(bus)
         self._optional = optional
         self._inside: set[int] = set()  # vCPUs that execute, or are about to
+        self._calls = 0  # how often everybody was told to look whether the run is over
         self.clock = self._make_clock()
         self.seats: tuple[Seat | SplitSeat, ...] = ()
         self.chips = self._make_chips(len(cpus))
@@ -156,7 +168,7 @@ class OwnInterrupts:
 
     def _make_lock(self, bus: Bus) -> Lockable:
         assert isinstance(bus, LockedBus)
-        return Condition(bus.lock)
+        return Monitor(bus.lock)
 
     def _make_chips(self, cpus: int) -> InterruptChips:
         return InterruptChips(self.clock, cpus=cpus, wake=self._wake)
@@ -224,13 +236,17 @@ class OwnInterrupts:
     def _wake(self, index: int) -> None:
         """Something may be ready for a vCPU, or for the timekeeper: have its thread look."""
         if index < len(self.seats):
+            seat = self.seats[index]
+            seat.stale = True
             if index in self._inside:  # else it looks before it enters
-                self.seats[index].cpu.vcpu.kick()
-            self.lock.notify_all()
+                seat.cpu.vcpu.kick()
+            else:
+                self.lock.notify(index)
 
     def wake_all(self) -> None:
         """The run is to end: nobody may go on waiting."""
         with self.lock:
+            self._calls += 1
             self.lock.notify_all()
 
     def answer(self, exit: Exit) -> int | None:
@@ -255,12 +271,19 @@ class OwnInterrupts:
 
         Unless `patient`, None instead of waiting. `instructions` as for `Vcpu.run`.
         """
-        seat = self.seats[index]
+        seat, lock = self.seats[index], self.lock
+        reason: ExitReason | None = None
         while True:
-            with self.lock:
-                entered = self._wait(seat, deadline_ns, over, patient)
-                if entered is not None:
-                    return entered if entered is not IRQ_WINDOW_OPEN else None
+            with lock:
+                if reason is not None:
+                    seat.came_back(reason)
+                    if reason is INTERRUPTED and (over() or self._late(deadline_ns)):
+                        return INTERRUPTED
+                    if reason not in self.passing:
+                        return reason
+                instead = self._wait(seat, deadline_ns, over, patient)
+                if instead is not None:
+                    return instead if instead is not IRQ_WINDOW_OPEN else None
                 until_ns = self._until(index, deadline_ns)
                 self._inside.add(index)
             try:
@@ -273,40 +296,58 @@ class OwnInterrupts:
                 )
             finally:
                 self._inside.discard(index)
-            with self.lock:
-                seat.came_back(reason)
-            if reason is INTERRUPTED and (over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)):
-                return INTERRUPTED
-            if reason not in self.passing:
-                return reason
 
     def _wait(
         self, seat: Seat | SplitSeat, deadline_ns: int | None, over: Callable[[], bool], patient: bool
     ) -> ExitReason | None:
-        """Wait until a vCPU has something to run for: None. Else what to return instead; IRQ_WINDOW_OPEN: was not patient."""
+        """Wait until a vCPU has something to run for: None. Else what to return instead; IRQ_WINDOW_OPEN: was not patient.
+
+        A vCPU that has just halted is most often woken by the next timer. It waits for that without being asked again what
+        it has to run for, and whether anything else could wake it is asked only if that timer did not.
+        """
+        index, rested, calls = seat.cpu.index, False, -1
         while True:
-            if seat.cpu.index == 0 or not patient:
-                self.clock.run_due()
-            if over() or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
+            now_ns = time.monotonic_ns()
+            if index == 0 or not patient:
+                self.clock.run_due_at(now_ns)
+            if calls != self._calls:
+                calls = self._calls
+                if over():
+                    return INTERRUPTED
+            if deadline_ns is not None and now_ns >= deadline_ns:
                 return INTERRUPTED
-            if seat.prepare():
-                return None
-            if (self._optional or seat.asleep()) and self.all_asleep():
-                return HLT
-            if not patient:
-                return IRQ_WINDOW_OPEN
-            self.rest(self._until(seat.cpu.index, deadline_ns))
+            if seat.stale or not self.dozes(seat, patient, rested):
+                if seat.prepare():
+                    return None
+                if (self._optional or seat.asleep()) and self.all_asleep():
+                    return HLT
+                if not patient:
+                    return IRQ_WINDOW_OPEN
+            self.lock.wait_until(self._until(index, deadline_ns), index)
+            rested = True
+
+    def dozes(self, seat: Seat | SplitSeat, patient: bool, rested: bool) -> bool:
+        """Whether a vCPU for which nothing has come only waits for the next timer or wake-up: nothing is to be looked after.
+
+        `rested`: that has come, and did not wake it.
+        """
+        if not patient or seat.activity is not HALTED or not seat.interruptible:
+            return False
+        return not self._optional or (not rested and seat.cpu.index == 0 and self.clock.timers.first_ns != NEVER)
 
     def rest(self, until_ns: int | None) -> None:
         """Wait for a wake-up, until a time of time.monotonic_ns() at the latest. Under the lock."""
-        left = None if until_ns is None else max(0, until_ns - time.monotonic_ns()) / NS_PER_SECOND
-        self.lock.wait(left)
+        self.lock.wait_until(until_ns)
+
+    @staticmethod
+    def _late(deadline_ns: int | None) -> bool:
+        return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
 
     def _until(self, index: int, deadline_ns: int | None) -> int | None:
         first_ns = self.clock.due_ns() if index == 0 else None
-        if first_ns is None:
+        if first_ns is None or (deadline_ns is not None and deadline_ns < first_ns):
             return deadline_ns
-        return first_ns if deadline_ns is None else min(first_ns, deadline_ns)
+        return first_ns
 
     def rest_in_turn(self, deadline_ns: int | None) -> None:
         """When no vCPU had anything to run for in its turn: wait for the next timer, a wake-up or the time limit."""

@@ -202,7 +202,7 @@ class Seat:
         """It has halted."""
         self.activity = HALTED
         self.interruptible = self.cpu.vcpu.ready_for_interrupt()
-        self.stale |= self._unhalted
+        self.stale |= self._unhalted or self._window_wanted
         if self.lapic.settle is not None:
             self.lapic.settle()
 
@@ -215,7 +215,7 @@ class Seat:
 
     def unhalt(self) -> None:
         """Another vCPU wakes this one: go on behind the HLT, or do not halt at the next."""
-        self._unhalted = True
+        self._unhalted = self.stale = True
 
     def leave_halt(self) -> None:
         """Go on behind the HLT."""

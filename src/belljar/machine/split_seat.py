@@ -6,17 +6,24 @@ from belljar.devices.interrupt_chips import InterruptChips
 from belljar.engine import Bus
 from belljar.exits import ExitReason, IoapicEoi, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
+from belljar.machine.seat import ACTIVE
 
 
 class SplitSeat:
     """As `Seat`, where the engine keeps INIT, start-up IPIs, NMIs and halted vCPUs to itself."""
 
     wants_to_run = True
+    interruptible = True
+
+    activity = ACTIVE
+    """As far as anybody here can tell."""
 
     def __init__(self, cpu: Cpu, chips: InterruptChips, bus: Bus) -> None:
         self.cpu = cpu
         self.bus = bus
         self._chips = chips
+        self.stale = True
+        """Set by who wakes it, for nobody: it looks before each entry."""
         self._acknowledged: int | None = None  # by the 8259, and not taken by the engine yet
 
     def prepare(self) -> bool:

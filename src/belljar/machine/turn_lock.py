@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Condition, Lock, RLock
+from threading import Lock, RLock
+
+from belljar.machine._monitor import EVERYBODY, Monitor
 
 
 class TurnLock:
-    """A `Condition` that whoever runs the machine holds all the time, so that no access to a device need take it.
+    """A `Monitor` that whoever runs the machine holds all the time, so that no access to a device need take it.
 
     Another thread that wants it calls: `call` makes the runner look at `callers`, and `let_in` lets them have it.
     """
 
     def __init__(self, call: Callable[[], None]) -> None:
-        self._condition = Condition(RLock())
+        self._monitor = Monitor(RLock())
         self._counting = Lock()
         self._call = call
         self.callers = 0
         """How many threads wait for the lock."""
 
     def __enter__(self) -> None:
-        if not self._condition.acquire(blocking=False):
+        if not self._monitor.acquire(blocking=False):
             with self._counting:
                 self.callers += 1
             try:
                 self._call()
-                self._condition.acquire()
+                self._monitor.acquire()
             finally:
                 with self._counting:
                     self.callers -= 1
 
     def __exit__(self, *error: object) -> None:
-        self._condition.notify_all()
-        self._condition.release()
+        self._monitor.notify_all()
+        self._monitor.release()
 
     def let_in(self) -> None:
         """By the runner: let everybody in who waits."""
-        self._condition.wait_for(lambda: not self.callers)
+        while self.callers:
+            self._monitor.wait_until(None)
+
+    def notify(self, who: int) -> None:
+        """As `Monitor.notify`."""
+        self._monitor.notify(who)
 
     def notify_all(self) -> None:
         """Wake whoever waits."""
-        self._condition.notify_all()
+        self._monitor.notify_all()
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Let go of it until somebody notifies."""
-        return self._condition.wait(timeout)
+    def wait_until(self, deadline_ns: int | None, who: int = EVERYBODY) -> bool:
+        """As `Monitor.wait_until`."""
+        return self._monitor.wait_until(deadline_ns, who)

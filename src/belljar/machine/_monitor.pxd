@@ -1,0 +1,51 @@
+# The C side of _monitor.py.
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE 1
+    #endif
+    #include <errno.h>
+    #include <limits.h>
+    #include <linux/futex.h>
+    #include <sys/syscall.h>
+    #include <time.h>
+    #include <unistd.h>
+
+    #define NO_DEADLINE LLONG_MAX
+    #define EVERY_CHANNEL FUTEX_BITSET_MATCH_ANY
+
+    /* Sleeps as long as `*word` is `seen`, until `until_ns` of CLOCK_MONOTONIC at the latest (futex(2)). 0 or errno. */
+    static int belljar_wait(unsigned *word, unsigned seen, long long until_ns, unsigned channels) {
+        struct timespec until;
+        until.tv_sec = until_ns / 1000000000LL;
+        until.tv_nsec = until_ns % 1000000000LL;
+        return syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, seen,
+                       until_ns == NO_DEADLINE ? NULL : &until, NULL, channels) ? errno : 0;
+    }
+
+    static void belljar_wake(unsigned *word, unsigned channels) {
+        syscall(SYS_futex, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, INT_MAX, NULL, NULL, channels);
+    }
+    """
+    const long long NO_DEADLINE
+    const unsigned EVERY_CHANNEL
+    int belljar_wait(unsigned *word, unsigned seen, long long until_ns, unsigned channels) noexcept nogil
+    void belljar_wake(unsigned *word, unsigned channels) noexcept nogil
+
+
+cdef inline unsigned channel(int who) noexcept:
+    return EVERY_CHANNEL if who < 0 else 1u << (who & 31)
+
+
+cdef class Monitor:
+    cdef object lock
+    cdef object enter
+    cdef object leave
+    cdef object let_go
+    cdef object take_back
+    cdef object is_owned
+    cdef unsigned turn
+    cdef int waiting
+
+    cdef int wake(self, unsigned channels) except -1

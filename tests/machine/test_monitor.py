@@ -1,0 +1,170 @@
+"""The lock that devices share: who waits under it is woken by notifications, deadlines and signals, and by nothing else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from belljar.errors import EngineError
+from belljar.machine._monitor import Monitor
+
+LONG_NS = 20_000_000_000
+
+
+def monitor() -> Monitor:
+    """One with a lock of its own."""
+    return Monitor(threading.RLock())
+
+
+def at_work(work: Callable[[], object]) -> threading.Thread:
+    """A thread that does this."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_deadline_that_has_passed_ends_a_wait_at_once() -> None:
+    with (bell := monitor()):
+        assert not bell.wait_until(time.monotonic_ns())
+        assert not bell.wait_until(-1)
+
+
+def test_wait_does_not_end_before_its_deadline() -> None:
+    with (bell := monitor()):
+        for wait_ns in (1, 1_000, 100_000, 3_000_000):
+            deadline_ns = time.monotonic_ns() + wait_ns
+            assert not bell.wait_until(deadline_ns)
+            assert time.monotonic_ns() >= deadline_ns
+
+
+@pytest.mark.parametrize("deadline_ns", [None, 1 << 80, (1 << 63) - 1, "far"])
+def test_notification_ends_a_wait(deadline_ns: object) -> None:
+    bell = monitor()
+    until_ns = time.monotonic_ns() + LONG_NS if deadline_ns == "far" else deadline_ns
+
+    def ring() -> None:
+        with bell:
+            bell.notify_all()
+
+    with bell:
+        thread = at_work(ring)  # which gets the lock when the wait begins
+        assert bell.wait_until(until_ns)  # type: ignore[arg-type]
+    thread.join()
+
+
+def test_lock_taken_twice_is_let_go_of_while_waiting_and_taken_back_as_often() -> None:
+    bell, inside = monitor(), []
+
+    def ring() -> None:
+        with bell:
+            inside.append(threading.get_ident())
+            bell.notify_all()
+
+    with bell, bell:
+        thread = at_work(ring)
+        assert bell.wait_until(None)
+        assert inside == [thread.ident]
+        assert not is_free(bell)
+    thread.join()
+    assert is_free(bell)
+
+
+def is_free(bell: Monitor) -> bool:
+    """Whether another thread gets the lock without waiting for it."""
+    taken = []
+
+    def take() -> None:
+        taken.append(bell.acquire(blocking=False))
+        if taken[0]:
+            bell.release()
+
+    at_work(take).join()
+    return taken[0]
+
+
+def test_waiting_and_notifying_need_the_lock() -> None:
+    bell = monitor()
+    for call in (bell.notify_all, lambda: bell.notify(0), lambda: bell.wait_until(0)):
+        with pytest.raises(EngineError, match="who has its lock"):
+            call()
+
+
+def test_notification_for_one_leaves_others_asleep() -> None:
+    bell, woken = monitor(), []
+    waiting = threading.Semaphore(0)
+
+    def sleep(who: int) -> None:
+        with bell:
+            waiting.release()
+            bell.wait_until(time.monotonic_ns() + LONG_NS, who)
+            woken.append(who)
+            bell.notify(5)
+
+    threads = [at_work(lambda who=who: sleep(who)) for who in (1, 2)]  # type: ignore[misc]
+    for _ in threads:
+        assert waiting.acquire(timeout=20)
+    with bell:  # both have let go of it, that is, wait
+        for who in (2, 1):
+            bell.notify(who)
+            while not woken:
+                assert bell.wait_until(time.monotonic_ns() + LONG_NS, 5)
+            assert woken == [who]
+            woken.clear()
+    for thread in threads:
+        thread.join()
+
+
+def test_no_wake_up_is_lost_between_two_threads_that_take_turns() -> None:
+    """Each waits, most times with a deadline that is just about to pass, for the other to move on."""
+    rounds, bell, state = 4_000, monitor(), {"turn": 0, "late": 0}
+
+    def play(me: int) -> None:
+        for count in range(rounds):
+            with bell:
+                while state["turn"] % 2 != me:
+                    end_ns = time.monotonic_ns() + LONG_NS
+                    bell.wait_until(min(end_ns, time.monotonic_ns() + 20_000) if count % 3 else end_ns)
+                    state["late"] += time.monotonic_ns() >= end_ns
+                state["turn"] += 1
+                bell.notify(1 - me)
+
+    threads = [at_work(lambda me=me: play(me)) for me in (0, 1)]  # type: ignore[misc]
+    for thread in threads:
+        thread.join(timeout=60)
+    assert state == {"turn": 2 * rounds, "late": 0}
+
+
+def test_signal_handler_runs_during_a_wait_which_goes_on() -> None:
+    handled = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
+    try:
+        with (bell := monitor()):
+            deadline_ns = time.monotonic_ns() + 30_000_000
+            killer = at_work(lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1))
+            assert not bell.wait_until(deadline_ns)
+            assert time.monotonic_ns() >= deadline_ns
+        killer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert handled == [signal.SIGUSR1]
+
+
+def test_what_a_signal_handler_raises_ends_a_wait_with_the_lock_taken() -> None:
+    bell = monitor()
+
+    def interrupt() -> None:
+        with bell:  # which the wait has let go of
+            pass
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with bell:
+        thread = at_work(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            bell.wait_until(time.monotonic_ns() + LONG_NS)
+        assert not is_free(bell)
+    thread.join()
+    assert is_free(bell)
