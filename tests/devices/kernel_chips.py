@@ -23,6 +23,10 @@ LAPIC_GPA = 0xFEE00000
 IOAPIC_GPA = 0xFEC00000
 ISR_OFFSET = 0x100
 IRR_OFFSET = 0x200
+SVR, ICR = 0xF0, 0x300
+APIC_ON = 0x1FF
+TO_ITSELF = 1 << 18
+"""Registers of the local APIC, its enable bit with vector FFH, a message to itself (SDM 3A 11.4.1, 11.9, 11.6.1)."""
 
 _NEXT = bytes.fromhex(
     "8B5402"  # next: mov dx, [si+2]
@@ -101,6 +105,23 @@ class KernelChips:
         memory[STUBS_GPA : STUBS_GPA + len(STUBS)] = STUBS
         for vector in range(256):
             memory[4 * vector : 4 * vector + 4] = struct.pack("<HH", STUBS_GPA + STUB_SIZE * vector, 0)
+        in_service, _ = self.take_two()
+        self.ends_at_once = not in_service
+        """This host's KVM ends what a guest takes from its local APIC as it is taken."""
+
+    def take_two(self) -> tuple[list[int], list[int]]:
+        """Send two vectors, take the higher and then, without an end of interrupt, what there is.
+
+        What was in service after the first, and the vectors taken. All is as it was made before and after.
+        """
+        self.reset()
+        sends = [("lapic_store", ICR, TO_ITSELF | vector) for vector in (0x44, 0x66)]
+        _, taken = self.run([("lapic_store", SVR, APIC_ON), *sends, ("take", 0, 0)])
+        page = self.lapic()
+        in_service = [v for v in range(256) if page[ISR_OFFSET + 16 * (v // 32) + v % 32 // 8] >> v % 8 & 1]
+        _, then = self.run([("take", 0, 0)])
+        self.reset()
+        return in_service, taken + then
 
     def close(self) -> None:
         self.guest.vcpu.close()
@@ -123,8 +144,8 @@ class KernelChips:
     ) -> tuple[list[int], list[int]]:
         """Carry out (name, port or offset, value)s; the values after each, and the vectors that were taken.
 
-        Some hosts' KVM does not put what a guest in real mode takes from its local APIC into service: `put_in_service`
-        does it for them. Without it, such takes are assumed to come from the 8259.
+        Where KVM ends at once what is taken from a local APIC, `put_in_service` puts it back into service. It is for lists
+        in which nothing is taken from the 8259.
         """
         values: list[int] = []
         vectors: list[int] = []
@@ -134,7 +155,7 @@ class KernelChips:
             done, log = self._run(batch)
             values += done
             vectors += log
-            if put_in_service and log:
+            if put_in_service and self.ends_at_once and log:
                 self._put_in_service(log[0])
         return values, vectors
 
@@ -143,8 +164,7 @@ class KernelChips:
         page = bytearray(state.regs)
         at = 16 * (vector // 32) + vector % 32 // 8
         page[ISR_OFFSET + at] |= 1 << vector % 8
-        # What such a host takes has ended for it at once, and a line that is still up has sent it again: in service, it
-        # would have waited for its end.
+        # Having ended, it was sent again by a line that is still up: in service, it would have waited for its end.
         page[IRR_OFFSET + at] &= ~(1 << vector % 8)
         state.regs = bytes(page)
         self.vcpu.set_lapic(state)

@@ -112,6 +112,15 @@ def both(kernel: KernelChips, steps: list[list[tuple]], *, put_in_service: bool 
     return ours
 
 
+def test_an_interrupt_in_service_holds_back_lower_ones_where_the_kernel_puts_any_into_service(
+    kernel: KernelChips,
+) -> None:
+    """Hosts differ in whether there is anything in service; that the register page shows it, they must not."""
+    in_service, taken = kernel.take_two()
+    assert (in_service, taken) in (([0x66], [0x66]), ([], [0x66, 0x44]))
+    assert kernel.ends_at_once == (in_service == [])
+
+
 MASTER, SLAVE = 0x20, 0xA0
 chip = st.sampled_from([MASTER, SLAVE])
 byte = st.integers(0, 255)
