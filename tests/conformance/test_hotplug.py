@@ -232,16 +232,99 @@ def test_what_cannot_be_added_or_removed_is_refused(options: dict[str, object]) 
             machine.add_cpu()
 
 
-def test_a_device_cannot_change_the_cpus_that_run_it(options: dict[str, object]) -> None:
-    class Device(Signals):
-        def port_write(self, port: int, size: int, value: int) -> None:
-            with pytest.raises(EngineError, match="thread"):
-                machine.add_cpu()
-            self.answers = 1
+class Acts(Signals):
+    """Each write to port 0x80 does the next act, on the vCPU's own thread."""
+
+    def __init__(self, *acts: Callable[[], object]) -> None:
+        super().__init__()
+        self.acts = list(acts)
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        if port == 0x80:
+            self.acts.pop(0)()
+
+
+def test_a_device_cannot_wait_for_the_cpu_that_it_serves(options: dict[str, object]) -> None:
+    def act() -> None:
+        with pytest.raises(EngineError, match=r"Machine\.defer"):
+            machine.add_cpu()
+        device.answers = 1
 
     with Machine(text("tell 1"), **options) as machine:
-        machine.bus.attach(Device())
+        machine.bus.attach(device := Acts(act))
         assert machine.run(timeout=DEADLINE).end is End.HALT
+
+
+def test_a_device_has_cpus_added_and_removed(options: dict[str, object]) -> None:
+    def add() -> None:
+        machine.add_cpu()
+        device.answers += 1
+
+    def again() -> None:
+        machine.remove_cpu(1)
+        add()
+
+    with Machine(text("tell 1\n start_other 1\n tell 2\n start_other 2", "spinning"), **options) as machine:
+        defer = machine.defer
+        machine.bus.attach(device := Acts(lambda: defer(add), lambda: defer(again)))
+        result = machine.run(timeout=1)
+        assert (result.end, machine.console) == (End.TIMEOUT, b"aab"), result.message
+        assert [cpu.index for cpu in machine.cpus] == [0, 1]
+
+
+def test_a_cpu_has_itself_removed(options: dict[str, object]) -> None:
+    other = "touching"
+    with Machine(text("start_other 1\n 1: in al, 0x90\n cmp al, 1\n jne 1b", other), cpus=2, **options) as machine:
+        device = Acts()
+
+        def remove() -> None:
+            machine.remove_cpu(1)
+            device.answers = 1
+
+        def port_read(port: int, size: int) -> int:
+            """The second CPU reads port 0x80 in a loop."""
+            if port == 0x80 and not device.answers and not device.acts:
+                device.acts.append(remove)
+                machine.defer(remove)
+            return device.answers
+
+        device.port_read = port_read  # type: ignore[method-assign]
+        machine.bus.attach(device)
+        result = machine.run(timeout=DEADLINE)
+        assert (result.end, machine.console) == (End.HALT, b"ab"), result.message
+        assert [cpu.index for cpu in machine.cpus] == [0]
+
+
+def test_what_a_deferred_change_raises_ends_the_run(options: dict[str, object]) -> None:
+    with Machine(text("tell 1"), **options) as machine:
+        machine.bus.attach(Acts(lambda: machine.defer(lambda: machine.remove_cpu(7))))
+        with pytest.raises(ConfigurationError, match="no vCPU 7"):
+            machine.run(timeout=DEADLINE)
+
+
+def test_an_observer_has_a_cpu_added(options: dict[str, object]) -> None:
+    def observe(exit: object) -> None:
+        if isinstance(exit, PortIo) and exit.port == 0x80 and not device.answers:
+            device.answers = 1
+            machine.defer(machine.add_cpu)
+
+    with Machine(text(START_ADDED), **options) as machine:
+        machine.bus.attach(device := Signals())
+        result = machine.run(timeout=DEADLINE, observer=observe)
+        assert (result.end, machine.console) == (End.HALT, b"ab"), result.message
+
+
+def test_what_is_deferred_while_nothing_runs_is_done_at_once(options: dict[str, object]) -> None:
+    with Machine(b"\xf4", **{**options, "mode": "real"}) as machine:
+        machine.defer(machine.add_cpu)
+        assert len(machine.cpus) == 2
+
+
+def test_what_is_deferred_as_the_run_ends_is_done(options: dict[str, object]) -> None:
+    with Machine(text("out 0x80, al\n mov al, 0\n out 0xF4, al"), **options) as machine:
+        machine.bus.attach(Acts(lambda: (machine.stop(), machine.defer(machine.add_cpu))))
+        assert machine.run(timeout=DEADLINE).end is End.STOPPED
+        assert len(machine.cpus) == 2
 
 
 def test_without_chips_no_cpu_can_be_added(kvm: object) -> None:

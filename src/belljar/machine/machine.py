@@ -8,7 +8,7 @@ with Machine("hello-long") as machine:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from belljar.devices.bus import Bus, LockedBus
@@ -237,8 +237,8 @@ class Machine:
     def add_cpu(self) -> Cpu:
         """One more vCPU, with the lowest free index, which waits for INIT and a start-up IPI; also while the guest runs.
 
-        From any thread but those that run vCPUs (EngineError); the run pauses for it. Raises ConfigurationError without
-        interrupt chips, or if there are as many as can be.
+        From any thread; the run pauses for it. A device, observer or handler that a vCPU's own thread calls gets EngineError:
+        `defer` is for them. Raises ConfigurationError without interrupt chips, or if there are as many as can be.
         """
         from belljar.machine.hotplug import add_cpu  # few machines grow
 
@@ -257,6 +257,16 @@ class Machine:
 
         self._check_open()
         remove_cpu(self, self._runner, index)
+
+    def defer(self, action: Callable[[], object]) -> None:
+        """Have `action` called as soon as no vCPU runs, at once if none does; then they go on. From any thread.
+
+        For devices, observers and handlers: `machine.defer(machine.add_cpu)`. An instruction that is being served is served
+        to its end. It is called on the thread that called `run`, when a run ends at the latest; what it raises ends the run,
+        and is raised by it.
+        """
+        self._check_open()
+        self._runner.defer(action)
 
     @property
     def console(self) -> bytes:

@@ -70,6 +70,7 @@ class Runner:
         self.running = False
         """Whether a run goes on."""
         self._yielding = False
+        self._changing = False
         self._changes: deque[Wish] = deque()
         self._budget: int | None = None
 
@@ -173,27 +174,55 @@ class Runner:
         from belljar.wishes import Wish  # few machines change
 
         with self._lock:
-            if not self.running or self._yielding:
-                if self._yielding:
-                    self._changes.append(Wish(lambda: None))  # whose turn it is has to be found out again
+            if self._may_change_at_once():
                 action()
                 return
             if get_native_id() in self.threads.values():
                 raise EngineError(
-                    "the machine's vCPUs cannot be changed by what one of them executes", hint="use a thread"
+                    "the machine's vCPUs cannot be changed by what one of them executes",
+                    hint="Machine.defer does it as soon as none runs",
                 )
             wish = Wish(action)
             self._changes.append(wish)
         self._kick_all()
         wish.wait()
 
+    def defer(self, action: Callable[[], object]) -> None:
+        """Have `action` done as soon as no vCPU runs, without waiting for that. From any thread.
+
+        What it raises then ends the run, and is raised there.
+        """
+        from belljar.wishes import Wish  # as above
+
+        def act() -> None:
+            """As for a device that raises."""
+            try:
+                action()
+            except BaseException as failure:
+                self._failure = self._failure or failure
+
+        with self._lock:
+            if self._may_change_at_once():
+                action()
+                return
+            self._changes.append(Wish(act))
+        self._kick_all()
+
+    def _may_change_at_once(self) -> bool:
+        """Whether no vCPU runs. Under the lock, by which none will begin to."""
+        if self._yielding:
+            from belljar.wishes import Wish  # as above
+
+            self._changes.append(Wish(lambda: None))  # whose turn it is has to be found out again
+        return self._yielding or self._changing or not self.running
+
     def _make_changes(self) -> bool:
         """Between two stretches of a run: do what was asked for; whether there was something, and the run goes on."""
         with self._lock:
             if self.result is not None or self._failure is not None or not self._changes:
                 return False
-            while self._changes:
-                self._changes.popleft().grant()
+            if not self._grant_changes():
+                return False
         self._census.cancel()
         sleeps = self._cpus[0].vcpu.sleeps
         for cpu in self._cpus if sleeps else ():
@@ -207,8 +236,17 @@ class Runner:
         """The run is over: what was asked for meanwhile is done, from now on at once."""
         with self._lock:
             self.running = False
+            self._grant_changes()
+
+    def _grant_changes(self) -> bool:
+        """Whether the run may go on after that."""
+        self._changing = True
+        try:
             while self._changes:
                 self._changes.popleft().grant()
+        finally:
+            self._changing = False
+        return self._failure is None
 
     def use(self, cpus: Sequence[Cpu]) -> None:
         """The machine's vCPUs are these from now on; while none runs."""
