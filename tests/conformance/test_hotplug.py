@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,8 @@ from belljar.errors import ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import PortIo
 from belljar.machine import End, Machine, RunResult
 from belljar.machine.config import MAX_CPUS
+from belljar.observe.report import run_report
+from belljar.observe.report_text import report_lines
 from belljar.x86.mp_state import MpState
 from conformance.assembly import guest
 from conftest import open_or_skip
@@ -341,3 +344,42 @@ def test_added_and_removed_cpus_leave_nothing_behind(options: dict[str, object])
             machine.add_cpu()
 
         assert run(machine, again, lambda: machine.remove_cpu(1)).end is End.HALT
+
+
+def test_what_a_removed_cpu_counted_stays_in_the_report(options: dict[str, object]) -> None:
+    with Machine(text(TWICE, "touching"), cpus=2, **options) as machine:
+        before: list[dict[str, int]] = []
+
+        def again() -> None:
+            machine.remove_cpu(1)
+            before.append({reason.label: count for reason, count in machine.removed_cpus[1].exits.items()})
+            machine.add_cpu()
+
+        result = run(machine, again, lambda: machine.remove_cpu(1))
+        assert result.end is End.HALT
+        report = run_report(machine, result)
+        (removed,) = report["removed_vcpus"]
+        (left,) = report["vcpus"]
+        assert removed["index"] == 1
+        assert removed["exits"]["io"] >= before[0]["io"] + 2, "of both"
+        assert report["exits"]["io"] == removed["exits"]["io"] + left["exits"]["io"]
+        (heading,) = [line for line in report_lines(report) if line.lstrip().startswith("reason")]
+        assert heading.split()[2:] == ["vCPU", "0", "vCPU", "1,", "removed"]
+        assert json.loads(json.dumps(report)) == report
+        taken = report["interrupts"]["engine"]
+        assert not taken or {"0", "1"} == set(taken)
+
+
+def test_what_a_cpu_counts_that_is_there_again_is_counted_once(options: dict[str, object]) -> None:
+    with Machine(text(TWICE, "touching"), cpus=2, **options) as machine:
+
+        def again() -> None:
+            machine.remove_cpu(1)
+            machine.add_cpu()
+
+        result = run(machine, again, machine.stop)
+        report = run_report(machine, result)
+        parts = report["vcpus"] + report["removed_vcpus"]
+        assert report["exits"]["io"] == sum(part["exits"]["io"] for part in parts)
+        engine = options["engine"]
+        assert len(report["removed_vcpus"]) == (0 if engine.name == "kvm" else 1)  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EINVAL
+
 import pytest
 
 from belljar.errors import CapabilityMissing, KvmCallFailed
@@ -130,6 +132,17 @@ def test_guest_sees_its_cpuid(guest: Guest) -> None:
     guest.load(b"\x66\x31\xc0\x0f\xa2\xf4")  # xor eax, eax; cpuid; hlt
     guest.run_to(KVM_EXIT_HLT)
     assert guest.vcpu.get_regs().rbx & 0xFFFF_FFFF == vendor.ebx
+
+
+def test_cpuid_of_a_vcpu_that_has_run_is_final(guest: Guest) -> None:
+    guest.load(b"\xf4")
+    guest.run_to(KVM_EXIT_HLT)
+    entries = guest.vcpu.get_cpuid()
+    guest.vcpu.set_cpuid(entries)  # what it has already
+    next(entry for entry in entries if entry.function == 1).eax ^= 1
+    with pytest.raises(KvmCallFailed, match="has run keeps its CPUID") as caught:
+        guest.vcpu.set_cpuid(entries)
+    assert caught.value.errno == EINVAL
 
 
 def test_paravirtual_cpuid_can_be_enforced(guest: Guest) -> None:

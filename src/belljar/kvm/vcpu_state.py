@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from errno import E2BIG
+from errno import E2BIG, EINVAL
 
+from belljar.errors import KvmCallFailed
 from belljar.kvm import _calls
 from belljar.kvm._descriptor import Capable
 from belljar.kvm.abi import caps, ioctls
@@ -27,6 +28,8 @@ from belljar.kvm.msrs import msr_entries, msr_table
 
 ENOUGH_CPUID_ENTRIES = 256
 """More than the kernel's own limit, KVM_MAX_CPUID_ENTRIES."""
+
+CPUID_IS_FINAL = "a vCPU that has run keeps its CPUID; or the table is impossible"
 
 
 def msr_register_id(index: int) -> int:
@@ -134,9 +137,17 @@ class VcpuState(Capable):
         return [table.entries[number] for number in range(table.nent)]
 
     def set_cpuid(self, entries: Sequence[kvm_cpuid_entry2]) -> None:
-        """What the guest's CPUID is to say (KVM_SET_CPUID2, api.rst 4.20); before the first run."""
+        """What the guest's CPUID is to say (KVM_SET_CPUID2, api.rst 4.20); before the first run.
+
+        Once a vCPU has run, KVM takes only what it has already (since Linux 5.16; EINVAL, KvmCallFailed).
+        """
         tail = b"".join(bytes(entry) for entry in entries)
-        self.call(ioctls.KVM_SET_CPUID2, kvm_cpuid2.with_tail(tail, nent=len(entries)), needs=caps.KVM_CAP_EXT_CPUID)
+        table = kvm_cpuid2.with_tail(tail, nent=len(entries))
+        answer = self.attempt(ioctls.KVM_SET_CPUID2, table)
+        if answer == -EINVAL and self.check(caps.KVM_CAP_EXT_CPUID):
+            raise KvmCallFailed("KVM_SET_CPUID2", EINVAL, hint=CPUID_IS_FINAL)
+        if answer < 0:
+            raise self.failure(ioctls.KVM_SET_CPUID2, -answer, caps.KVM_CAP_EXT_CPUID)
 
     def enforce_paravirtual_cpuid(self) -> None:
         """Refuse paravirtual features that the guest's CPUID does not have (KVM_CAP_ENFORCE_PV_FEATURE_CPUID)."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from belljar.errors import ConfigurationError
+from belljar.exits import ExitReason
 from belljar.machine.config import MAX_CPUS
 from belljar.machine.cpu import Cpu
 
@@ -12,8 +13,21 @@ if TYPE_CHECKING:
     from belljar.machine.machine import Machine
     from belljar.machine.runner import Runner
 
+Key = TypeVar("Key")
+
 BOOTSTRAP = 0
 """The bootstrap processor, which keeps the time and gets what 8259s have."""
+
+
+class RemovedCpu(NamedTuple):
+    """What is left of vCPUs of one index that were removed: exits by reason, and what the engine counted of interrupts."""
+
+    exits: dict[ExitReason, int]
+    interrupts: dict[str, int]
+
+
+def _sum(some: dict[Key, int], others: dict[Key, int]) -> dict[Key, int]:
+    return {key: some.get(key, 0) + others.get(key, 0) for key in (*some, *others)}
 
 
 def add_cpu(machine: Machine, runner: Runner) -> Cpu:
@@ -34,6 +48,8 @@ def _add(machine: Machine, runner: Runner) -> Cpu:
         raise ConfigurationError(f"a machine has {MAX_CPUS} vCPUs at most")
     assert machine.vm is not None
     cpu = Cpu(machine.vm.create_vcpu(index))
+    if cpu.vcpu.exit_counts() or any(cpu.vcpu.interrupt_statistics().values()):
+        machine.removed_cpus.pop(index, None)  # on KVM it is the same again, and goes on counting
     if machine.own_interrupts is not None:
         machine.own_interrupts.add_cpu(cpu, machine.bus, running=runner.running)
     _settle(machine, runner, (*machine.cpus, cpu))
@@ -53,6 +69,11 @@ def _remove(machine: Machine, runner: Runner, index: int) -> None:
         raise ConfigurationError(
             f"there is no vCPU {index}", hint=f"vCPUs: {', '.join(str(cpu.index) for cpu in left)}"
         )
+    vcpu = machine.cpu_of(index).vcpu
+    before = machine.removed_cpus.get(index, RemovedCpu({}, {}))
+    machine.removed_cpus[index] = RemovedCpu(
+        _sum(before.exits, vcpu.exit_counts()), _sum(before.interrupts, vcpu.interrupt_statistics())
+    )
     if runner.pins is not None:
         runner.pins.move(index, None)
     if machine.own_interrupts is not None:

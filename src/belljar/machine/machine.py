@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from belljar.devices.lines import Line
     from belljar.devices.small_pc import SmallPc
     from belljar.engine import Engine, Vm
+    from belljar.machine.hotplug import RemovedCpu
     from belljar.machine.input_thread import InputThread
     from belljar.machine.interrupts import EngineInterrupts
     from belljar.machine.own_interrupts import OwnInterrupts
@@ -75,6 +76,8 @@ class Machine:
         self.input_thread: InputThread | None = None
         """Waits for console input where the guest does."""
         self.cpus: tuple[Cpu, ...] = ()
+        self.removed_cpus: dict[int, RemovedCpu] = {}
+        """By index: what vCPUs that were removed have counted."""
         self.memory = GuestMemory()
         self.engine: Engine
         try:

@@ -31,6 +31,9 @@ def interrupt_report(machine: Machine) -> dict[str, Any] | None:
         return None
     lines = [{"gsi": line.gsi, "source": line.source, "raised": line.raised} for line in interrupts.lines]
     engine = {str(cpu.index): found for cpu in machine.cpus if (found := cpu.vcpu.interrupt_statistics())}
+    for index, gone in machine.removed_cpus.items():
+        if gone.interrupts:
+            engine.setdefault(str(index), gone.interrupts)
     report: dict[str, Any] = {"chips": machine.chips.which, "not_known": "", "lines": lines}
     if isinstance(interrupts, EngineInterrupts):
         return {

@@ -16,11 +16,13 @@ SCHEMA = 1
 def run_report(machine: Machine, result: RunResult, *, status: int | None = None) -> dict[str, Any]:
     """What happened: engine, end, exit status, exits by reason, interrupts, every vCPU's registers, memory, timings (ns).
 
+    `exits` and `interrupts` count those of vCPUs that were removed meanwhile, too.
     `status` is the process's exit status where it differs from the guest's own. Numbers are plain integers.
     """
     by_vcpu = {cpu.index: exit_counts(cpu.vcpu.exit_counts()) for cpu in machine.cpus}
+    removed = {index: exit_counts(gone.exits) for index, gone in sorted(machine.removed_cpus.items())}
     total: dict[str, int] = {}
-    for counts in by_vcpu.values():
+    for counts in (*by_vcpu.values(), *removed.values()):
         for reason, count in counts.items():
             total[reason] = total.get(reason, 0) + count
     return {
@@ -50,6 +52,7 @@ def run_report(machine: Machine, result: RunResult, *, status: int | None = None
             }
             for cpu in machine.cpus
         ],
+        "removed_vcpus": [{"index": index, "exits": counts} for index, counts in removed.items()],
         "memory": memory_report(machine),
         "timings": {f"{name}_ns": value for name, value in machine.timings_ns.items()},
     }

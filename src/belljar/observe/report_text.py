@@ -18,7 +18,7 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         f"{about(report['memory']['size'])} of memory",
         "",
         "Exits",
-        *table([("reason", "all", *_vcpus(report)), *_exit_rows(report)]),
+        *table([("reason", "all", *(name for name, _ in _columns(report))), *_exit_rows(report)]),
     ]
     if report["batched_writes"]:
         lines.append(f"  and {plural(report['batched_writes'], 'write')} that came without an exit of their own")
@@ -27,14 +27,17 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     return [*lines, "", *interrupt_lines(report["interrupts"])]
 
 
-def _vcpus(report: dict[str, Any]) -> list[str]:
-    return [f"vCPU {vcpu['index']}" for vcpu in report["vcpus"]] if len(report["vcpus"]) > 1 else []
+def _columns(report: dict[str, Any]) -> list[tuple[str, dict[str, int]]]:
+    """Exits by reason of each vCPU, and of those that were removed, where there are several."""
+    columns = [(f"vCPU {vcpu['index']}", vcpu["exits"]) for vcpu in report["vcpus"]]
+    columns += [(f"vCPU {vcpu['index']}, removed", vcpu["exits"]) for vcpu in report["removed_vcpus"]]
+    return columns if len(columns) > 1 else []
 
 
 def _exit_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    several = len(report["vcpus"]) > 1
+    columns = _columns(report)
     return [
-        (reason, str(count), *(str(vcpu["exits"].get(reason, 0)) for vcpu in report["vcpus"] if several))
+        (reason, str(count), *(str(exits.get(reason, 0)) for _, exits in columns))
         for reason, count in report["exits"].items()
     ]
 
