@@ -1,0 +1,109 @@
+"""Machines that sleep or tick for ever end all the same, and go on afterwards."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from belljar.machine import End, Machine
+from conformance.assembly import guest
+from conformance.chips import chips
+from conftest import open_or_skip
+
+__all__ = ["chips"]
+
+IDLE = "main:\n redirect 5, 0x55\n sti\n1: hlt\n jmp 1b\n"
+"""Nothing is armed: only somebody outside can end this, who has line 5."""
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_time_limit_ends_a_machine_that_sleeps_and_costs_no_time(chips: dict[str, object], cpus: int) -> None:
+    with Machine(guest(IDLE), cpus=cpus, **chips) as machine:
+        machine.line(5, "somebody outside")
+        before = time.process_time()
+        result = machine.run(timeout=0.5)
+        spent = time.process_time() - before
+    assert (result.end, result.status) == (End.TIMEOUT, 124)
+    assert spent < 0.1
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_stop_ends_a_machine_that_sleeps(chips: dict[str, object], cpus: int) -> None:
+    with Machine(guest(IDLE), cpus=cpus, **chips) as machine:
+        machine.line(5, "somebody outside")
+        timer = threading.Timer(0.05, machine.stop)
+        timer.start()
+        assert machine.run(timeout=30).end is End.STOPPED
+        timer.join()
+        assert machine.run(timeout=0.05).end is End.TIMEOUT
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_keyboard_interrupt_ends_a_machine_that_sleeps(chips: dict[str, object], cpus: int) -> None:
+    with Machine(guest(IDLE), cpus=cpus, **chips) as machine:
+        machine.line(5, "somebody outside")
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                machine.run(timeout=30)
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+
+
+TICKING = """
+main:
+    gate 0x40, tick
+    lapic 0x3E0, 0xB                # divide by 1
+    lapic 0x320, 0x20040            # periodic
+    lapic 0x380, 1000
+    sti
+1:  hlt
+    jmp 1b
+tick:
+    end_of_interrupt
+    iretq
+"""
+"""Never more than a few instructions between two ticks: an engine that compiles its run loop must come up for air."""
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_stop_ends_a_machine_that_ticks_all_the_time(chips: dict[str, object], cpus: int) -> None:
+    with Machine(guest(TICKING), cpus=cpus, **chips) as machine:
+        timer = threading.Timer(0.05, machine.stop)
+        timer.start()
+        assert machine.run(timeout=30).end is End.STOPPED
+        timer.join()
+        assert machine.run(timeout=0.05).end is End.TIMEOUT
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_keyboard_interrupt_ends_a_machine_that_ticks_all_the_time(chips: dict[str, object], cpus: int) -> None:
+    with Machine(guest(TICKING), cpus=cpus, **chips) as machine:
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        began = time.monotonic()
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                machine.run(timeout=30)
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert time.monotonic() < began + 20  # and not at its time limit
+
+
+def test_run_after_the_end_goes_on_behind_the_halt(chips: dict[str, object]) -> None:
+    with Machine(guest("main:\n say '1'\n cli\n hlt\n say '2'\n hlt\n"), **chips) as machine:
+        assert machine.run(timeout=20).end is End.HALT
+        assert machine.console == b"1"
+        assert machine.run(timeout=20).end is End.HALT
+        assert machine.console == b"12"
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_machine_with_chips_leaves_nothing_behind() -> None:
+    for _ in range(3):
+        with open_or_skip("kvm") as engine, Machine("hello-long", engine=engine, irqchip="kernel") as machine:  # type: ignore[attr-defined]
+            assert machine.run(timeout=20).end is End.HALT
