@@ -42,6 +42,9 @@ INTERRUPTS = {
 }
 """From a timer's deadline to the vCPU's entry, and back from the end of interrupt. They are one unit, in which calls are C's."""
 
+MYPY = ["--ignore-missing-imports"]
+"""Libraries may not be there yet. Whether types are right in the strict sense is asked by `make lint`."""
+
 
 def source(module: str) -> str:
     """The file of a module."""
@@ -77,6 +80,6 @@ setup(
             [each for each in extensions if Path(each.sources[0]).exists()],
             compiler_directives=DIRECTIVES,
         ),
-        *mypycify(["--strict", *typed], opt_level="2", debug_level="0", group_name="belljar._interrupts"),
+        *mypycify([*MYPY, *typed], opt_level="2", debug_level="0", group_name="belljar._interrupts"),
     ]
 )
