@@ -8,6 +8,7 @@ Everything else about the package stands in pyproject.toml.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -73,13 +74,14 @@ extensions = [
     extension("belljar.machine._monitor"),
     extension("belljar.soft.processor._core", *PROCESSOR_FLAGS),
 ]
+# Where only the package's metadata is asked for, there is nothing to compile.
+building = not {"egg_info", "dist_info"}.intersection(sys.argv)
 typed = [source(f"{room}.{module}") for room, modules in INTERRUPTS.items() for module in modules.split()]
 setup(
     ext_modules=[
-        *cythonize(
-            [each for each in extensions if Path(each.sources[0]).exists()],
-            compiler_directives=DIRECTIVES,
-        ),
+        *cythonize(extensions, compiler_directives=DIRECTIVES),
         *mypycify([*MYPY, *typed], opt_level="2", debug_level="0", group_name="belljar._interrupts"),
     ]
+    if building
+    else []
 )

@@ -81,6 +81,8 @@ class IoApic:
         self._changed = changed
         self._counts = counts
         self._names = [f"ioapic pin {pin}" for pin in range(IOAPIC_PINS)]
+        self._messages: list[ApicMessage | None] = [None] * IOAPIC_PINS
+        """What pins send, where nothing has changed since it was last put together."""
 
     def mmio_read(self, gpa: int, size: int) -> int:
         """A register; narrower reads see its low bytes, what lies between registers reads as 0."""
@@ -130,6 +132,7 @@ class IoApic:
             if not entry & LEVEL:
                 entry &= ~REMOTE_IRR  # guests clear a stuck one by making the entry edge-triggered for a moment
         self.redirection[pin] = entry
+        self._messages[pin] = None
         if self._changed is not None:
             self._changed(pin)
         if entry & LEVEL and self.pins & 1 << pin:
@@ -148,20 +151,25 @@ class IoApic:
 
     def name_pin(self, pin: int, source: str) -> None:
         """Who drives a pin, for reports."""
-        self._names[pin] = source
+        if self._names[pin] != source:
+            self._names[pin] = source
+            self._messages[pin] = None
 
     def message(self, pin: int) -> ApicMessage:
         """What a pin sends when it interrupts, as it is programmed now."""
-        entry = self.redirection[pin]
-        return ApicMessage(
-            entry & VECTOR,
-            entry >> DELIVERY_SHIFT & DELIVERY_MASK,
-            entry >> DESTINATION_SHIFT,
-            bool(entry & LOGICAL),
-            bool(entry & LEVEL),
-            True,
-            self._names[pin],
-        )
+        message = self._messages[pin]
+        if message is None:
+            entry = self.redirection[pin]
+            message = self._messages[pin] = ApicMessage(
+                entry & VECTOR,
+                entry >> DELIVERY_SHIFT & DELIVERY_MASK,
+                entry >> DESTINATION_SHIFT,
+                bool(entry & LOGICAL),
+                bool(entry & LEVEL),
+                True,
+                self._names[pin],
+            )
+        return message
 
     def _service(self, pin: int) -> int:
         entry = self.redirection[pin]
@@ -202,3 +210,4 @@ class IoApic:
         """Take them back; nothing is sent."""
         self.id, self.select, self.pins = state["id"], state["select"], state["pins"]
         self.redirection = list(state["redirection"])
+        self._messages = [None] * IOAPIC_PINS

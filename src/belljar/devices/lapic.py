@@ -267,10 +267,10 @@ class Lapic:
         """Whether a message's destination means this APIC (SDM 3A 11.6.2; 11.12.9)."""
         if not self.base & regs.BASE_ENABLED:
             return False
+        if not message.logical:
+            return message.destination == self.id or message.broadcast
         if message.broadcast:
             return True
-        if not message.logical:
-            return message.destination == self.id
         if self.base & regs.BASE_X2APIC:
             return message.names_x2apic(self.logical_id)
         if self.dfr not in (regs.DFR_FLAT, regs.DFR_CLUSTER):

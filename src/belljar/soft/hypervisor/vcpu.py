@@ -288,8 +288,8 @@ class SoftVcpu(VcpuEvents):
             if bus is not self.bus:
                 self.bus = self.window.bus = bus
             self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
-            if instructions is not None and 0 < instructions <= CHUNK and not reporting and not self._careful:
-                return self._run_exactly(deadline_ns, instructions, begun)
+            if instructions is not None and instructions > 0 and not reporting and not self._careful:
+                return self._run_unseen(deadline_ns, instructions, begun)
             self.memory.host_changed()
             if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                 return self.end(self.interrupted)  # a run of single exits never gets to look below
@@ -307,20 +307,24 @@ class SoftVcpu(VcpuEvents):
         log.made = self._limit_reached
         return LIMIT_REACHED
 
-    def _run_exactly(self, deadline_ns: int | None, instructions: int, begun: int) -> ExitReason:
-        """A short run that nobody looks at: device accesses on the page that was touched last are served on the way.
+    def _run_unseen(self, deadline_ns: int | None, instructions: int, begun: int) -> ExitReason:
+        """A run that nobody looks at. In its first chunk, accesses to the device's page that was touched last are served on
+        the way: most runs are from one interrupt to the next, and come to no more.
 
         `begun`: why the processor came back already; -1: not entered.
         """
         if begun < 0:
+            chunk = instructions if instructions < CHUNK else CHUNK
             window, device_gpa = self.window, self.mmu.device_gpa
             if device_gpa >= 0:
                 window.device_gpa = device_gpa
-                begun = self.processor.enter_exactly(instructions, window, device_gpa)
+                begun = self.processor.enter_exactly(chunk, window, device_gpa)
             else:
-                begun = self.processor.enter_exactly(instructions)
+                begun = self.processor.enter_exactly(chunk)
             if begun == PAUSE_LIMIT:
-                return self._used_up()
+                if chunk == instructions:
+                    return self._used_up()
+                begun = PAUSE_BUDGET
             ended = None
             if begun == HALTED:
                 ended, begun = halt(self), PAUSE_BUDGET
