@@ -321,7 +321,7 @@ def test_time_stamp_counter_and_its_adjustment_move_together(chips: dict[str, ob
             pytest.skip("this host's KVM drops what moves a guest's time-stamp counter")
         assert reg["r13"] - reg["r12"] >= 100_000_000_000
         assert reg["r12"] < reg["r14"] < reg["r12"] + 100_000_000_000
-        assert 0x100_0000_0000 <= reg["r15"] < 0x100_0000_0000 + 10**9
+        assert 0x100_0000_0000 <= reg["r15"] < 0x100_0000_0000 + 30 * 10**9  # a busy host may be away for a while
         assert 0 < reg["rdi"] < 0x100_0000_0000
         assert reg["r14"] < (reg["r15"] - reg["rdi"]) % U64  # the counter beneath never went back
 
