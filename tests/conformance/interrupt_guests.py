@@ -115,3 +115,31 @@ serial:
     end_of_interrupt
     iretq
 """
+
+PRIORITIES = """
+main:
+    gate 0x40, low
+    gate 0x55, middle
+    gate 0x81, high
+    lapic 0x300, 0x44040        # IPIs to itself, lowest first, while IF is 0
+    lapic 0x300, 0x44055
+    lapic 0x300, 0x44081
+    say '.'
+    sti
+    chance
+    chance
+    cli
+    done
+low:
+    say '1'
+    end_of_interrupt
+    iretq
+middle:
+    say '2'
+    end_of_interrupt
+    iretq
+high:
+    say '3'
+    end_of_interrupt
+    iretq
+"""

@@ -16,6 +16,7 @@ from conformance.interrupt_guests import (
     LAPIC_TIMER_PERIODIC,
     PIT_THROUGH_IOAPIC,
     PIT_THROUGH_PIC,
+    PRIORITIES,
     SERIAL_INTERRUPT,
     console,
 )
@@ -58,34 +59,6 @@ main:
     done
 tick:
     say 't'
-    end_of_interrupt
-    iretq
-"""
-
-PRIORITIES = """
-main:
-    gate 0x40, low
-    gate 0x55, middle
-    gate 0x81, high
-    lapic 0x300, 0x44040        # IPIs to itself, lowest first, while IF is 0
-    lapic 0x300, 0x44055
-    lapic 0x300, 0x44081
-    say '.'
-    sti
-    chance
-    chance
-    cli
-    done
-low:
-    say '1'
-    end_of_interrupt
-    iretq
-middle:
-    say '2'
-    end_of_interrupt
-    iretq
-high:
-    say '3'
     end_of_interrupt
     iretq
 """

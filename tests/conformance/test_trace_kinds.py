@@ -11,7 +11,7 @@ from belljar.machine import End, Machine
 from belljar.observe.report import run_report
 from belljar.observe.trace_kinds import KINDS, KindTrace
 from conformance.assembly import guest
-from conformance.test_interrupts import PIT_THROUGH_PIC, PRIORITIES
+from conformance.interrupt_guests import PIT_THROUGH_PIC, PRIORITIES
 from conftest import open_or_skip
 
 CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]

@@ -12,7 +12,8 @@ from iced_x86 import Decoder, Formatter, FormatterSyntax
 
 from .cases import RF, Case, Outcome, Stop, Stuck, Unsupported, differences
 from .forms import Form, forms
-from .generate import CannotEncode, Generator
+from .generate import Generator
+from .operands import CannotEncode
 from .worlds import STACK, STACK_SIZE, World
 
 SHOWN = 6

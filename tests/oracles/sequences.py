@@ -14,7 +14,7 @@ from iced_x86 import Encoder, Instruction, OpCodeOperandKind, OpKind, Register
 from .cases import STATUS, Case
 from .flags import undefined_flags
 from .forms import Form, forms, words
-from .generate import BY_SIZE, EITHER_KINDS, FIXED, IMMEDIATE_BITS, IMMEDIATES, REGISTER_KINDS, CannotEncode, corner
+from .operands import BY_SIZE, EITHER_KINDS, FIXED, IMMEDIATE_BITS, IMMEDIATES, REGISTER_KINDS, CannotEncode, corner
 from .worlds import CODE, CODE_SIZE, DATA, DATA_SIZE, World
 
 SIMPLE = words(

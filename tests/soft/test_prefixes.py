@@ -9,8 +9,8 @@ import pytest
 
 from oracles.cases import Case
 from oracles.exam import examine
-from oracles.generate import corner
 from oracles.on_linux import like_process
+from oracles.operands import corner
 from oracles.worlds import CODE, DATA, STACK
 
 LEGACY = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3)
