@@ -227,8 +227,11 @@ class Vcpu(Protocol):
         Raises FeatureUnsupported where the engine cannot.
         """
 
-    def follow_host_clock(self, wanted: bool) -> None:
-        """Whether `clock_ns` goes on with the host's monotonic clock instead of instructions; FeatureUnsupported as above."""
+    def follow_host_clock(self, offset_ns: int | None) -> None:
+        """From now on `clock_ns` is time.monotonic_ns() and so much; None: it goes on from what it shows with instructions.
+
+        Raises FeatureUnsupported as above.
+        """
 
     def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
         """An exception with the next entry, before the instruction at RIP; not during a run.

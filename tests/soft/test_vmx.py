@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -389,6 +390,16 @@ def test_tsc_shows_offset_and_scaling(bench: Bench) -> None:
     bench.change(Field.SECONDARY_CONTROLS, controls.Secondary.TSC_SCALING)
     bench.processor.tsc = 2_000_000
     assert read_tsc(bench) == 4_999_000
+
+
+@pytest.mark.parametrize("offset_ns", [0, 10**15, -1])
+def test_tsc_follows_the_hosts_clock_by_an_offset_and_not_from_when_it_is_told(bench: Bench, offset_ns: int) -> None:
+    bench.processor.follow_host_clock(offset_ns)
+    earliest = time.monotonic_ns() + offset_ns
+    assert earliest <= bench.processor.tsc <= time.monotonic_ns() + offset_ns
+    bench.processor.count_instructions()
+    shown = bench.processor.tsc
+    assert earliest <= shown == bench.processor.tsc
 
 
 @pytest.mark.parametrize("multiplier", [1, (1 << 48) - 1, 0x1234_5678_9ABC_DEF0, (1 << 64) - 1])

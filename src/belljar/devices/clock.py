@@ -225,12 +225,13 @@ class HostClock(QueueClock):
     ) -> None:
         super().__init__(earlier)
         self._source = source
-        self._offset_ns = now_ns - source()
+        self.offset_ns = now_ns - source()
+        """What is added to the host's time, unless this stands still."""
         self._paused_ns: int | None = None
 
     def now_ns(self) -> int:
         """Host time since the start, pauses left out."""
-        return self._source() + self._offset_ns if self._paused_ns is None else self._paused_ns
+        return self._source() + self.offset_ns if self._paused_ns is None else self._paused_ns
 
     def run_due(self) -> int:
         """Run what is due now; how many timers ran."""
@@ -243,7 +244,7 @@ class HostClock(QueueClock):
     def resume(self) -> None:
         """Go on from where it stopped."""
         if self._paused_ns is not None:
-            self._offset_ns = self._paused_ns - self._source()
+            self.offset_ns = self._paused_ns - self._source()
             self._paused_ns = None
 
     def state(self) -> dict[str, int]:
@@ -252,7 +253,7 @@ class HostClock(QueueClock):
 
     def restore(self, state: dict[str, int]) -> None:
         """Set the time; restore the clock first, then the devices."""
-        self._offset_ns = state["now_ns"] - self._source()
+        self.offset_ns = state["now_ns"] - self._source()
         if self._paused_ns is not None:
             self._paused_ns = state["now_ns"]
 

@@ -399,7 +399,7 @@ class KvmVcpu:
         """Raises FeatureUnsupported: they all end the run."""
         raise FeatureUnsupported("KVM hands an MSR access over by the end of a run only", hint="Vcpu.answer")
 
-    def follow_host_clock(self, wanted: bool) -> None:
+    def follow_host_clock(self, offset_ns: int | None) -> None:
         """Raises FeatureUnsupported: it always does."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
 

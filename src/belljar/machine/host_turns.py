@@ -34,22 +34,23 @@ class HostTurns(TurnInterrupts):
     def add_cpu(self, cpu: Cpu, bus: Bus, *, running: bool) -> None:
         """As `OwnInterrupts.add_cpu`."""
         super().add_cpu(cpu, bus, running=running)
-        cpu.vcpu.follow_host_clock(running)
-        cpu.vcpu.clock_ns = self._host.now_ns()
+        if running:
+            cpu.vcpu.follow_host_clock(self._host.offset_ns)
+        else:
+            cpu.vcpu.clock_ns = self._host.now_ns()
 
     def begin(self, *, again: bool) -> None:
         """As `OwnInterrupts.begin`."""
         super().begin(again=again)
         for cpu in self._cpus:
-            cpu.vcpu.follow_host_clock(True)
-            cpu.vcpu.clock_ns = self._host.now_ns()
+            cpu.vcpu.follow_host_clock(self._host.offset_ns)
 
     def end(self) -> None:
         """As `OwnInterrupts.end`."""
         super().end()
         for cpu in self._cpus:
-            cpu.vcpu.follow_host_clock(False)
-            cpu.vcpu.clock_ns = self._host.now_ns()
+            cpu.vcpu.follow_host_clock(None)
+            cpu.vcpu.clock_ns = self._host.now_ns()  # which stands still
 
     def _run(
         self,

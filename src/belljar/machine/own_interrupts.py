@@ -34,11 +34,11 @@ class TimekeepersClock(HostClock):
     def due_ns(self) -> int | None:
         """When the first timer is due, as a time of time.monotonic_ns(); None if there is none. Not while paused."""
         first_ns = self.timers.first_ns
-        return None if first_ns == NEVER else first_ns - self._offset_ns
+        return None if first_ns == NEVER else first_ns - self.offset_ns
 
     def run_due_at(self, host_ns: int) -> None:
         """Run what is due at a time of time.monotonic_ns(), which was read just now. Not while paused."""
-        now_ns = host_ns + self._offset_ns
+        now_ns = host_ns + self.offset_ns
         if self.timers.first_ns <= now_ns:
             self.timers.run_due(now_ns)
 

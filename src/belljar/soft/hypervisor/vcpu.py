@@ -523,9 +523,12 @@ class SoftVcpu(VcpuEvents):
         """Have some MSRs answered in the middle of a run (`belljar.engine.Vcpu.serve_msrs`)."""
         self.msr_device = device
 
-    def follow_host_clock(self, wanted: bool) -> None:
+    def follow_host_clock(self, offset_ns: int | None) -> None:
         """Whether `clock_ns` goes on with the host's clock (`belljar.engine.Vcpu.follow_host_clock`)."""
-        self.processor.follow_host_clock(wanted)
+        if offset_ns is None:
+            self.processor.count_instructions()
+        else:
+            self.processor.follow_host_clock(offset_ns)
 
     @property
     def runs(self) -> bool:

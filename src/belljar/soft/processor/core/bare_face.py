@@ -210,10 +210,15 @@ class BareProcessor:
     def tsc(self, value: cython.ulonglong) -> None:
         set_tsc(self.cpu, value)
 
-    def follow_host_clock(self, wanted: cython.bint) -> None:
-        """Whether the counter goes on with the host's monotonic clock, from what it shows, or with instructions."""
+    def follow_host_clock(self, offset_ns: cython.longlong) -> None:
+        """The counter is the host's monotonic clock and `offset_ns` from now on: the same for all who are given the same."""
+        self.cpu.tsc_host = 1
+        self.cpu.tsc_base = cython.cast(u64, offset_ns)
+
+    def count_instructions(self) -> None:
+        """The counter goes on from what it shows, with instructions."""
         shown: u64 = read_tsc(self.cpu)
-        self.cpu.tsc_host = 1 if wanted else 0
+        self.cpu.tsc_host = 0
         set_tsc(self.cpu, shown)
 
     # -- running, without VMX --------------------------------------------------------------------------------
