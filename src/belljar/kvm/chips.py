@@ -147,7 +147,12 @@ class KernelChips:
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:
         """KVM_IRQFD."""
-        self._vm.add_irqfd(eventfd, gsi)
+        try:
+            self._vm.add_irqfd(eventfd, gsi)
+        except KvmCallFailed as error:
+            raise ConfigurationError(
+                f"KVM does not take descriptor {eventfd} for an eventfd: {error.message}", hint="os.eventfd makes one"
+            ) from None
 
     def send_nmi(self, index: int) -> None:
         """A message that means NMI to one vCPU's local APIC; from any thread."""

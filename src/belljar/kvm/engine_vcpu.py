@@ -55,7 +55,8 @@ KVM_ENOSYS = 1000
 U64 = (1 << 64) - 1
 
 INTERRUPT_STATISTICS = (
-    "irq_injections", "nmi_injections", "irq_window_exits", "nmi_window_exits", "irq_exits", "halt_exits", "halt_wait_ns",
+    "irq_injections", "nmi_injections", "irq_window_exits", "nmi_window_exits", "irq_exits", "halt_exits", "halt_wakeup",
+    "halt_wait_ns",
 )  # fmt: skip
 """Those of the kernel's statistics of a vCPU that are about interrupts (arch/x86/kvm/x86.c, kvm_vcpu_stats_desc)."""
 

@@ -145,6 +145,8 @@ class VmInterrupts(Capable):
 
         With `resample`, another eventfd, the line stays up until the guest's end of interrupt, which signals that one.
         """
+        if eventfd < 0:
+            raise ConfigurationError(f"descriptor {eventfd} is no eventfd")
         request = kvm_irqfd(fd=eventfd, gsi=gsi)
         if resample is not None:
             request.flags, request.resamplefd = KVM_IRQFD_FLAG_RESAMPLE, resample

@@ -455,6 +455,8 @@ class Machine:
             self.input_thread.close()
         if self.timers is not None:
             self.timers.close()
+        if self.own_interrupts is not None:
+            self.own_interrupts.close()
         if self.vm is not None:
             self.vm.close()
         self.memory.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.clock import NEVER, Clock, HostClock, TimerQueue
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
-from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route
+from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route, check_gsi
 from belljar.devices.port61 import SystemControlB
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
@@ -21,6 +21,9 @@ from belljar.machine.host_counter import HostCounter
 from belljar.machine.seat import HALTED, Seat
 from belljar.machine.split_seat import SplitSeat
 from belljar.machine.wakeups import Cause, may_wake
+
+if TYPE_CHECKING:
+    from belljar.machine.eventfd_thread import EventfdThread
 
 INTERRUPTED: Final = ExitReason.INTERRUPTED
 HLT: Final = ExitReason.HLT
@@ -128,6 +131,7 @@ class OwnInterrupts:
         self._messages_expected = False
         self.favoured: int | None = None
         """The vCPU that another has given its turn to."""
+        self._eventfds: EventfdThread | None = None
         self.listeners: list[Listener] = []
         """Devices that may get something from outside, as a serial port gets input."""
 
@@ -223,8 +227,20 @@ class OwnInterrupts:
             return self.chips.signal_msi(gpa, data, source)
 
     def connect_eventfd(self, eventfd: int, gsi: int) -> None:
-        """Raises FeatureUnsupported: eventfds reach the kernel's chips only."""
-        raise FeatureUnsupported("an eventfd reaches only the kernel's interrupt chips", hint='irqchip="kernel"')
+        """One edge on a line whenever a host eventfd is signalled, by a thread of this process; until `close`."""
+        from belljar.machine.eventfd_thread import EventfdThread  # few machines have any
+
+        check_gsi(gsi, "eventfd")
+        with self.lock:
+            if self._eventfds is None:
+                self._eventfds = EventfdThread(self.lock)
+            self._eventfds.connect(eventfd, lambda: self.line(gsi, "eventfd"))
+            self.expect(gsi)
+
+    def close(self) -> None:
+        """Nobody signals any more. Harmless when repeated."""
+        if self._eventfds is not None:
+            self._eventfds.close()
 
     def explain(self) -> list[LineRoute]:
         """Which line reaches which vector on which vCPU, as the chips are programmed now, by GSI."""
