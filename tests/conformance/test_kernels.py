@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from belljar.engine import Engine
+from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
 from conformance.chips import chips
 from conformance.kernels import kernel, low_kernel, plain_kernel
@@ -125,6 +126,30 @@ def test_debug_exceptions_are_what_kernels_count_on(engine: Engine, built: Path)
 def test_what_supervisors_keep_from_users_is_kept(engine: Engine, built: Path) -> None:
     lines = run("privileges", built, {"engine": engine}, of_the_host=True)
     assert "ok the levels of paging do not change in 64-bit mode" in lines
+
+
+@pytest.mark.parametrize("clock", ["instructions", "host"])
+@pytest.mark.parametrize("cpus", [1, 2, 4])
+def test_hypervs_interface_is_what_kernels_count_on(engine: Engine, built: Path, cpus: int, clock: str) -> None:
+    if engine.name == "kvm" and clock == "instructions":
+        pytest.skip("KVM's time is the host's")
+    time = {} if engine.name == "kvm" else {"clock": clock}
+    try:
+        lines = run("hyperv", built, {"engine": engine}, cpus=cpus, hyperv=True, of_the_host=True, **time)
+    except FeatureUnsupported as error:
+        pytest.skip(f"this host's KVM: {error.message}")
+    if engine.name == "kvm" and lines[-1].startswith("no "):
+        pytest.skip(f"this host's KVM has {lines[-1]}")
+    assert lines[-1] == "ok one that is there already"
+
+
+@pytest.mark.parametrize("clock", ["instructions", "host"])
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_kvms_clock_never_goes_back(engine: Engine, built: Path, cpus: int, clock: str) -> None:
+    time = {} if engine.name == "kvm" else {"clock": clock}  # KVM's is the host's
+    lines = run("clocks", built, {"engine": engine}, command_line="5000", cpus=cpus, **time)
+    assert "ok never back" in lines
+    assert "ok the time of day" in lines
 
 
 def test_a_kernel_of_real_mode_finds_its_vectors_ports_and_memory(engine: Engine, built: Path) -> None:

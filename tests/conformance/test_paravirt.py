@@ -435,9 +435,11 @@ tick:
     [
         ("kvm_clocksource", 0, 0x12),
         ("kvm_clocksource2", 3, 0x4B564D01),
+        ("kvm_async_pf", 4, 0x4B564D02),
         ("kvm_steal_time", 5, 0x4B564D03),
         ("kvm_pv_eoi", 6, 0x4B564D04),
         ("kvm_poll_control", 12, 0x4B564D05),
+        ("kvm_async_pf_int", 14, 0x4B564D06),
     ],
 )
 def test_feature_that_is_taken_away_is_gone(name: str, bit: int, msr: int) -> None:

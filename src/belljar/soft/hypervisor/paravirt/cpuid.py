@@ -26,12 +26,14 @@ class Feature(IntFlag):
     CLOCKSOURCE = 1 << 0
     NOP_IO_DELAY = 1 << 1
     CLOCKSOURCE2 = 1 << 3
+    ASYNC_PF = 1 << 4
     STEAL_TIME = 1 << 5
     PV_EOI = 1 << 6
     PV_UNHALT = 1 << 7
     PV_SEND_IPI = 1 << 11
     POLL_CONTROL = 1 << 12
     PV_SCHED_YIELD = 1 << 13
+    ASYNC_PF_INT = 1 << 14
     CLOCKSOURCE_STABLE = 1 << 24
 
 
@@ -39,9 +41,11 @@ ALWAYS = (
     Feature.CLOCKSOURCE
     | Feature.NOP_IO_DELAY
     | Feature.CLOCKSOURCE2
+    | Feature.ASYNC_PF
     | Feature.STEAL_TIME
     | Feature.POLL_CONTROL
     | Feature.PV_SCHED_YIELD
+    | Feature.ASYNC_PF_INT
 )
 
 WITH_LOCAL_APICS = Feature.PV_EOI | Feature.PV_UNHALT | Feature.PV_SEND_IPI

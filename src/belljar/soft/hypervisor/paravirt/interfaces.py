@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from belljar.soft.hypervisor.paravirt import hypercalls
+from belljar.soft.hypervisor.paravirt.async_page_faults import AsyncPageFaults
 from belljar.soft.hypervisor.paravirt.clock import KvmClock
 from belljar.soft.hypervisor.paravirt.cpuid import offered
 from belljar.soft.hypervisor.paravirt.eoi import PvEoi
@@ -20,7 +21,7 @@ from belljar.x86.msr import Msr
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
 
-PARTS: tuple[type[Part], ...] = (KvmClock, StealTime, PvEoi, PollControl)
+PARTS: tuple[type[Part], ...] = (KvmClock, StealTime, PvEoi, PollControl, AsyncPageFaults)
 
 
 class Interfaces:
