@@ -7,12 +7,15 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from belljar import samples
 from belljar.cli.main import COMMANDS
+from belljar.engines import open_engine
+from belljar.observe.probes import speed_probe
 
 from .conftest import SOURCE, Belljar
 
@@ -98,6 +101,13 @@ def test_doctor_in_words(belljar: Belljar, kvm: object) -> None:
     assert done.status == 0
     assert "engine kvm: available" in done.out
     assert re.search(r"CPL0 code: (native|emulated), [0-9.]+ million instructions/s", done.out)
+    features = done.out.partition("features, each tried\n")[2].partition("  instructions at")[0].splitlines()
+    assert len({line.index(" yes" if " yes" in line else " no ") for line in features}) == 1, "one column"
+
+
+def test_doctor_does_not_take_a_processor_in_software_for_a_real_one() -> None:
+    with closing(open_engine("soft")) as engine:
+        assert speed_probe(engine, 0).native is False
 
 
 def test_bare_belljar_is_help(process: Belljar) -> None:

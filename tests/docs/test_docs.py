@@ -2,8 +2,9 @@
 
 In a `console` block, `$ ` begins a command and the lines below it are what it prints (stdout and stderr together),
 `...` standing for anything. All commands of a page run in one temporary folder, in order; `$ echo $?` gives the
-status of the command before. In a `python` block with `>>>`, doctest does the same; other `python` blocks are whole
-programs, and the `text` block after one is what they print.
+status of the command before, which else must be 0 where all that is shown is `...`. In an `sh` block, every `belljar` must
+succeed, given the files that it names. In a `python` block with `>>>`, doctest does the same; other `python` blocks are
+whole programs, and the `text` block after one is what they print.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +25,12 @@ from belljar.errors import EngineUnavailable
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HALT = b"\xf4"
+FILES = {
+    "code.bin": HALT,
+    "apic.flat": struct.pack("<8I", 0x1BADB002, 0x10000, 0xE4514FFE, 0x100000, 0x100000, 0, 0, 0x100020) + HALT,
+}
+"""What pages name and do not make: raw code, a multiboot kernel."""
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,6 +53,8 @@ def steps(text: str) -> list[Step]:
         if kind == "console":
             for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", body, re.MULTILINE):
                 found.append(Step(line, kind, command, shown))
+        elif kind == "sh":
+            found += [Step(line, kind, command, None) for command in re.findall("^(belljar .*)$", body, re.MULTILINE)]
         elif kind == "python":
             found.append(Step(line, "doctest" if ">>>" in body else kind, body, None))
         elif kind == "text" and found and found[-1].kind == "python":
@@ -62,7 +72,7 @@ def run(step: Step, folder: Path, status: int) -> tuple[str, int]:
     """Run a command or program as a reader would; its output and status."""
     environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", COLUMNS="100")
     words = (
-        ["bash", "-c", f"(exit {status}); {step.body}"] if step.kind == "console" else [sys.executable, "-c", step.body]
+        [sys.executable, "-c", step.body] if step.kind == "python" else ["bash", "-c", f"(exit {status}); {step.body}"]
     )
     done = subprocess.run(
         words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -77,8 +87,11 @@ def test_page_tells_the_truth(page: Path, tmp_path: Path) -> None:
         open_engine("kvm").close()
     except EngineUnavailable as error:
         pytest.skip(f"the pages show what KVM does: {error.message}")
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
     status = 0
-    for step in steps(page.read_text()):
+    todo = steps(page.read_text())
+    for step, following in zip(todo, [*todo[1:], None], strict=True):
         where = f"{page.name}:{step.line}: {step.body.splitlines()[0]}"
         if step.kind == "doctest":
             parsed = doctest.DocTestParser().get_doctest(step.body, {}, page.name, str(page), step.line)
@@ -86,7 +99,9 @@ def test_page_tells_the_truth(page: Path, tmp_path: Path) -> None:
             assert runner.run(parsed).failed == 0, where
             continue
         got, status = run(step, tmp_path, status)
-        if step.kind == "python":
+        said_nothing = step.shown is not None and step.shown.strip() == "..."
+        status_shown = following is not None and following.body == "echo $?"
+        if step.kind in ("python", "sh") or (said_nothing and not status_shown):
             assert status == 0, f"{where}\n{got}"
         if step.shown is not None:
             assert matches(step.shown, got), f"{where}\nshown:\n{step.shown}\ngot (status {status}):\n{got}"

@@ -243,7 +243,7 @@ def _last_words(machine: Machine, result: RunResult, console: ConsoleOutput, sta
 def _hint(machine: Machine, result: RunResult) -> str:
     if result.end is End.GAVE_UP:
         if machine.engine.name != "soft" and "soft" in ENGINES:
-            return " (--engine soft executes every instruction)"
+            return " (--engine soft executes all integer instructions)"
         return " (`belljar doctor` says what this host's engine can do)"
     if result.end is End.CRASH:
         return " (--trace shows the exits before it, --report the registers)"

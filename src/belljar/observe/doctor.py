@@ -111,7 +111,11 @@ def _advice(
             f"; {other}" if other else "; another host may have them"
         )
     if any(not feature.works and feature.name.endswith("CPL0") for feature in features):
-        yield "some instructions do not execute at CPL0" + (f"; {other}" if other else "; at CPL3 they may")
+        yield (
+            "the soft engine has no x87, SSE and AVX yet, at no CPL; CPUID says so to its guests"
+            if name == "soft"
+            else "some instructions do not execute at CPL0, though at CPL3 they may; --engine soft has all integer ones"
+        )
     if facts.get("missing"):
         yield "a newer kernel would bring: " + ", ".join(facts["missing"].values())
 

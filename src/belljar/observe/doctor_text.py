@@ -71,7 +71,10 @@ def _modes(modes: tuple[ModeProbe, ...]) -> list[str]:
 
 
 def _features(features: tuple[FeatureProbe, ...]) -> list[str]:
-    return [f"    {item.name:<24} {_yes(item.works)}{'  ' + item.detail if item.detail else ''}" for item in features]
+    width = max(len(item.name) for item in features)
+    return [
+        f"    {item.name:<{width}} {_yes(item.works)}{'  ' + item.detail if item.detail else ''}" for item in features
+    ]
 
 
 def _yes(works: bool) -> str:

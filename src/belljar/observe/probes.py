@@ -70,7 +70,8 @@ def speed_probe(engine: Engine, cpl: int) -> SpeedProbe:
             why = error.message
             continue
         per_second = (many - few) * 1e9 / max(spent_ns, 1)
-        return SpeedProbe(cpl, mode, per_second, per_second > NATIVE_PER_SECOND, "")
+        native = engine.name != "soft" and per_second > NATIVE_PER_SECOND
+        return SpeedProbe(cpl, mode, per_second, native, "")
     return SpeedProbe(cpl, "long", None, None, why)
 
 
