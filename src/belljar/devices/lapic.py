@@ -22,8 +22,8 @@ from belljar.devices.apic_bus import ApicBus
 from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode
 from belljar.devices.clock import Clock, Tsc
 from belljar.devices.cpu_signals import CpuSignals
-from belljar.devices.interrupt_counts import InterruptCount, InterruptCounts
-from belljar.devices.interrupt_watch import Outcome
+from belljar.devices.interrupt_book import InterruptBook
+from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.devices.lapic_registers import (
     LVT_LEVEL,
     LVT_MASKED,
@@ -38,7 +38,6 @@ from belljar.devices.lapic_registers import (
 )
 from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
-from belljar.x86.vectors import Vector
 
 _LVT_TIMER: Final = int(Reg.LVT_TIMER)
 _ENABLED: Final = regs.BASE_ENABLED
@@ -86,7 +85,7 @@ class Lapic:
         self._bsp = bsp
         self._wake = wake
         self._pic = pic
-        self._counts = counts
+        self._book = InterruptBook(apic_id, clock, counts) if counts is not None else None
         self._virtual_wire = virtual_wire and bsp
         self._lvt_registers = tuple(register for register in LVT_WRITABLE if cmci or register != Reg.LVT_CMCI)
         self._version = (
@@ -96,9 +95,6 @@ class Lapic:
         self.signals = CpuSignals(wake)
         self.vectors = VectorState()
         self.timer = ApicTimer(clock, self._timer_expired, tsc=tsc, bus_period_ns=bus_period_ns)
-        self._waiting: dict[int, tuple[InterruptCount, int]] = {}
-        self._nmis: list[tuple[InterruptCount, int]] = []
-        self._recent: InterruptCount | None = None  # the same interrupt comes most often
         self._lint_level = [False, False]
         self.extint = False
         """An ExtINT message came over the APIC bus and was not taken yet."""
@@ -140,9 +136,8 @@ class Lapic:
             self.xapic_id = self.apic_id & VECTOR_MASK
         self.vectors.clear()
         self.timer.reset()
-        for entry, _ in self._waiting.values():
-            entry.lost += 1
-        self._waiting.clear()
+        if self._book is not None:
+            self._book.lose()
         self.ldr = 0
         self.dfr = regs.DFR_FLAT
         self.svr = 0xFF
@@ -220,22 +215,14 @@ class Lapic:
             self.extint = False
             return self._pic.acknowledge(self.apic_id)
         vector = self.vectors.take() if self.base & _ENABLED else -1
-        counts = self._counts
-        if vector >= 0 and counts is not None:
-            now_ns = self._clock.now_ns()
-            waiting = self._waiting
-            entry, since_ns = waiting.pop(vector) if vector in waiting else (counts.entry("restored", vector), now_ns)
-            entry.taken(self.apic_id, now_ns - since_ns)
-            if counts.watch is not None:
-                counts.watch.taken(self.apic_id, "lapic", vector, entry.source, now_ns - since_ns)
+        if vector >= 0 and self._book is not None:
+            self._book.taken(vector)
         return vector
 
     def _spurious(self) -> int:
         vector = self.svr & VECTOR_MASK
-        if self._counts is not None:
-            self._counts.entry("lapic", vector).spurious += 1
-            if self._counts.watch is not None:
-                self._counts.watch.spurious(self.apic_id, "lapic", vector)
+        if self._book is not None:
+            self._book.spurious(vector)
         return vector
 
     @property
@@ -288,9 +275,8 @@ class Lapic:
             if message.lowest_priority:
                 self.arbitrated += 1
             return self.accept(message.vector, message.level_triggered, message.source)
-        if self._counts is not None and self._counts.watch is not None and delivery != DeliveryMode.RESERVED:
-            name = DeliveryMode(delivery).name.lower()
-            self._counts.watch.signal(self.apic_id, name, message.source, message.vector)
+        if self._book is not None:
+            self._book.signal(message)
         if delivery == DeliveryMode.NMI:
             self._raise_nmi(message.source)
         elif delivery == DeliveryMode.INIT:
@@ -310,54 +296,28 @@ class Lapic:
     def _raise_nmi(self, source: str) -> None:
         before = self.signals.nmis
         self.signals.raise_nmi()
-        if self._counts is not None:
-            entry = self._counts.entry(source, Vector.NMI)
-            entry.raised += 1
-            if self.signals.nmis > before:
-                self._nmis.append((entry, self._clock.now_ns()))
-            else:
-                entry.merged += 1
+        if self._book is not None:
+            self._book.nmi_raised(source, self.signals.nmis > before)
 
     def nmi_taken(self) -> None:
         """The vCPU has taken one of `signals`' NMIs."""
-        if self._nmis and self._counts is not None:
-            entry, since_ns = self._nmis.pop(0)
-            latency_ns = self._clock.now_ns() - since_ns
-            entry.taken(self.apic_id, latency_ns)
-            if self._counts.watch is not None:
-                self._counts.watch.taken(self.apic_id, "lapic", Vector.NMI, entry.source, latency_ns)
+        if self._book is not None:
+            self._book.nmi_taken()
 
     def accept(self, vector: int, level_triggered: bool, source: str) -> bool:
         """A fixed interrupt; False if the APIC is off or the vector illegal."""
         if vector < FIRST_VECTOR or not (self.svr & _SOFTWARE_ENABLED and self.base & _ENABLED):
-            if self._counts is not None:
-                self._count_refused(self._counts, source, vector)
+            if self._book is not None:
+                self._book.refused(vector, source)
             if self.enabled:
                 self._error(Esr.RECEIVE_ILLEGAL_VECTOR)
             return False
         fresh = self.vectors.request(vector, level_triggered)
-        counts = self._counts
-        if counts is not None:
-            entry = self._recent
-            if entry is None or entry.vector != vector or entry.source is not source:
-                entry = self._recent = counts.entry(source, vector)
-            entry.raised += 1
-            if fresh:
-                self._waiting[vector] = entry, self._clock.now_ns()
-            else:
-                entry.merged += 1
-            if counts.watch is not None:
-                counts.watch.request(self.apic_id, vector, source, Outcome.ACCEPTED if fresh else Outcome.MERGED)
+        if self._book is not None:
+            self._book.accepted(vector, source, fresh)
         if fresh and (vector & CLASS_MASK > self.vectors.ppr & CLASS_MASK or self.settle is not None):
             self._wake()
         return True
-
-    def _count_refused(self, counts: InterruptCounts, source: str, vector: int) -> None:
-        entry = counts.entry(source, vector)
-        entry.raised += 1
-        entry.lost += 1
-        if counts.watch is not None:
-            counts.watch.request(self.apic_id, vector, source, Outcome.REFUSED)
 
     # -- local interrupts ------------------------------------------------------------------------------------------
 
@@ -471,8 +431,8 @@ class Lapic:
         vector = self.vectors.end()
         if vector < 0:
             return
-        if self._counts is not None and self._counts.watch is not None:
-            self._counts.watch.ended(self.apic_id, "lapic", vector)
+        if self._book is not None:
+            self._book.ended(vector)
         if self.vectors.tmr >> vector & 1:
             entry = self.lvt[Reg.LVT_LINT0]
             if entry & LVT_REMOTE_IRR and entry & VECTOR_MASK == vector:
@@ -591,8 +551,8 @@ class Lapic:
         self.extint, self.arbitrated = bool(state["extint"]), state["arbitrated"]
         self._lint_level = [bool(level) for level in state["lint"]]
         self.lvt = {int(register): entry for register, entry in zip(self._lvt_registers, state["lvt"], strict=True)}
-        self._waiting.clear()
-        self._nmis.clear()
+        if self._book is not None:
+            self._book.forget()
         self.vectors.restore(state["vectors"])
         self.timer.restore(state["timer"])
         self.signals.restore(state["signals"])
