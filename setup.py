@@ -33,7 +33,7 @@ PROCESSOR_FLAGS = (
 INTERRUPTS = {
     "belljar.devices": (
         "apic_bus apic_message clock cpu_signals i8254 i8259 interrupt_book interrupt_chips interrupt_counts ioapic lapic "
-        "lapic_msrs lapic_registers lapic_timer lapic_vectors lapic_window latency lines pit_counter"
+        "lapic_icr lapic_msrs lapic_registers lapic_timer lapic_vectors lapic_window latency lines pit_counter"
     ),
     "belljar.machine": (
         "host_turns own_interrupts seat split_interrupts split_seat timer_thread turn_clock turn_interrupts turn_lock"

@@ -9,7 +9,7 @@ them by priority, and holds them until the vCPU takes them:
     lapic.cr8                the task priority, as MOV CR8 sees it
 
 `wake` is called whenever one of them may have become true. Memory accesses come through `lapic_window.LapicWindow`, MSRs
-through `read_msr` and `write_msr`.
+through `lapic_msrs.LapicMsrs`. What it sends is `lapic_icr`'s part, what it has counted `interrupt_book`'s.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from belljar.devices.clock import Clock, Tsc
 from belljar.devices.cpu_signals import CpuSignals
 from belljar.devices.interrupt_book import InterruptBook
 from belljar.devices.interrupt_counts import InterruptCounts
+from belljar.devices.lapic_icr import CommandRegister
 from belljar.devices.lapic_registers import (
     LVT_LEVEL,
     LVT_MASKED,
@@ -95,6 +96,7 @@ class Lapic:
         self.signals = CpuSignals(wake)
         self.vectors = VectorState()
         self.timer = ApicTimer(clock, self._timer_expired, tsc=tsc, bus_period_ns=bus_period_ns)
+        self.icr = CommandRegister(apic_id, self, bus, self._illegal_ipi)
         self._lint_level = [False, False]
         self.extint = False
         """An ExtINT message came over the APIC bus and was not taken yet."""
@@ -116,8 +118,8 @@ class Lapic:
             Reg.DFR: self._write_dfr,
             Reg.SVR: self._write_svr,
             Reg.ESR: self._write_esr,
-            Reg.ICR: self._write_icr_low,
-            Reg.ICR_HIGH: self._write_icr_high,
+            Reg.ICR: self.icr.write_low,
+            Reg.ICR_HIGH: self.icr.write_high,
             Reg.INITIAL_COUNT: self.timer.write_initial,
             Reg.DIVIDE: self.timer.write_divide,
             **{int(register): self._lvt_writer(register) for register in self._lvt_registers},
@@ -142,7 +144,7 @@ class Lapic:
         self.dfr = regs.DFR_FLAT
         self.svr = 0xFF
         self.esr = self._errors = 0
-        self.icr = 0
+        self.icr.value = 0
         self.extint = False
         self.arbitrated = 0
         self.lvt = dict.fromkeys(self._lvt_registers, LVT_MASKED)
@@ -387,8 +389,8 @@ class Lapic:
             Reg.DFR: self.dfr,
             Reg.SVR: self.svr,
             Reg.ESR: self.esr,
-            Reg.ICR: self.icr & 0xFFFF_FFFF,
-            Reg.ICR_HIGH: self.icr >> 32,
+            Reg.ICR: self.icr.value & 0xFFFF_FFFF,
+            Reg.ICR_HIGH: self.icr.value >> 32,
             Reg.INITIAL_COUNT: self.timer.initial,
             Reg.DIVIDE: self.timer.configuration,
         }
@@ -403,6 +405,9 @@ class Lapic:
             return False
         writer(value)
         return True
+
+    def _illegal_ipi(self) -> None:
+        self._error(Esr.SEND_ILLEGAL_VECTOR)
 
     def illegal_register(self) -> None:
         """A memory access named a register that is none (SDM 3A 11.5.3)."""
@@ -467,46 +472,6 @@ class Lapic:
         entry = self.lvt[Reg.LVT_TIMER]
         self.timer.set_mode(entry >> regs.LVT_TIMER_MODE_SHIFT & 3, not entry & LVT_MASKED and self.present)
 
-    # -- interprocessor interrupts ---------------------------------------------------------------------------------
-
-    def _write_icr_high(self, value: int) -> None:
-        self.icr = self.icr & 0xFFFF_FFFF | (value & VECTOR_MASK << regs.XAPIC_ID_SHIFT) << 32
-
-    def _write_icr_low(self, value: int) -> None:
-        self.icr = self.icr & ~0xFFFF_FFFF | value & regs.ICR_WRITABLE
-        self._send_ipi(self.icr & 0xFFFF_FFFF, self.icr >> 32 + regs.XAPIC_ID_SHIFT, wide=False)
-
-    def write_icr(self, value: int) -> None:
-        """The 64-bit ICR of x2APIC mode; reserved bits were checked."""
-        self.icr = value & (0xFFFF_FFFF << 32 | regs.ICR_WRITABLE)
-        self._send_ipi(self.icr & 0xFFFF_FFFF, self.icr >> 32, wide=True)
-
-    def self_ipi(self, vector: int) -> None:
-        """The self-IPI register of x2APIC mode (SDM 3A 11.12.11)."""
-        self._send_ipi(vector | regs.ICR_ASSERT | 1 << regs.ICR_SHORTHAND_SHIFT, 0, wide=True)
-
-    def _send_ipi(self, command: int, destination: int, *, wide: bool) -> None:
-        delivery = command >> MODE_SHIFT & MODE_MASK
-        vector = command & VECTOR_MASK
-        if delivery <= DeliveryMode.LOWEST_PRIORITY and vector < FIRST_VECTOR:
-            self._error(Esr.SEND_ILLEGAL_VECTOR)
-            return
-        # SDM 3A 11.6.1: trigger mode and level mean something for INIT de-assert only
-        deassert = delivery == DeliveryMode.INIT and bool(command & regs.ICR_LEVEL) and not command & regs.ICR_ASSERT
-        logical = bool(command & regs.ICR_LOGICAL)
-        source = f"ipi from cpu {self.apic_id}"
-        shorthand = command >> regs.ICR_SHORTHAND_SHIFT & 3
-        words = regs.SHORTHANDS[shorthand]
-        message = ApicMessage(vector, delivery, destination, logical, False, not deassert, source, wide, False, words)
-        if shorthand == regs.SHORTHAND_NONE:
-            self._bus.deliver(message)
-        elif shorthand == regs.SHORTHAND_ALL:
-            self._bus.deliver_to(message, self._bus.lapics)
-        elif shorthand == regs.SHORTHAND_OTHERS:
-            self._bus.deliver_to(message, [lapic for lapic in self._bus.lapics if lapic is not self])
-        else:
-            self._bus.deliver_to(message, (self,))
-
     # -- out and back ----------------------------------------------------------------------------------------------
 
     def set_base(self, value: int) -> None:
@@ -516,7 +481,7 @@ class Lapic:
         if changed & regs.BASE_ENABLED:
             self.reset()
         elif changed & regs.BASE_X2APIC:
-            self.icr = 0
+            self.icr.value = 0
 
     def _place(self, base: int) -> None:
         self.base = base
@@ -533,7 +498,7 @@ class Lapic:
             "svr": self.svr,
             "esr": self.esr,
             "errors": int(self._errors),
-            "icr": self.icr,
+            "icr": self.icr.value,
             "extint": int(self.extint),
             "arbitrated": self.arbitrated,
             "lint": [int(level) for level in self._lint_level],
@@ -547,7 +512,7 @@ class Lapic:
         """Take it back; nobody is woken."""
         self._place(state["base"])
         self.xapic_id, self.ldr, self.dfr = state["xapic_id"], state["ldr"], state["dfr"]
-        self.svr, self.esr, self._errors, self.icr = state["svr"], state["esr"], state["errors"], state["icr"]
+        self.svr, self.esr, self._errors, self.icr.value = state["svr"], state["esr"], state["errors"], state["icr"]
         self.extint, self.arbitrated = bool(state["extint"]), state["arbitrated"]
         self._lint_level = [bool(level) for level in state["lint"]]
         self.lvt = {int(register): entry for register, entry in zip(self._lvt_registers, state["lvt"], strict=True)}

@@ -54,7 +54,7 @@ class LapicMsrs:
             return lapic.timer.read_deadline() if self._tsc_deadline else None
         if msr not in X2APIC_MSRS or not lapic.x2apic:
             return None
-        return lapic.icr if msr == Msr.IA32_X2APIC_ICR else lapic.read(msr - X2APIC_MSR)
+        return lapic.icr.value if msr == Msr.IA32_X2APIC_ICR else lapic.read(msr - X2APIC_MSR)
 
     def write_msr(self, msr: int, value: int) -> bool:
         """WRMSR of 64 bits."""
@@ -71,7 +71,7 @@ class LapicMsrs:
         if index == Reg.ICR:
             if value & X2APIC_ICR_RESERVED:
                 return False
-            lapic.write_icr(value)
+            lapic.icr.write(value)
             return True
         writable = X2APIC_WRITABLE.get(index)
         if index == Reg.SVR and (lapic.read(Reg.VERSION) or 0) & VERSION_EOI_SUPPRESSION:
@@ -79,7 +79,7 @@ class LapicMsrs:
         if writable is None or value & ~writable:
             return False
         if index == Reg.SELF_IPI:
-            lapic.self_ipi(value)
+            lapic.icr.interrupt_itself(value)
             return True
         return lapic.write(index, value)
 

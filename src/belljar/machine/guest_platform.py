@@ -59,13 +59,13 @@ class LapicFace:
 
     def read_icr(self) -> int:
         """The interrupt command register."""
-        return self._lapic.icr
+        return self._lapic.icr.value
 
     def write_icr(self, value: int) -> None:
         """At once, as an x2APIC's, or both halves, the upper first, as an xAPIC's."""
         with self._lock:
             if self._lapic.x2apic:
-                self._lapic.write_icr(value)
+                self._lapic.icr.write(value)
                 return
             self._lapic.write(Reg.ICR_HIGH, value >> 32)
             self._lapic.write(Reg.ICR, value & 0xFFFF_FFFF)
