@@ -103,6 +103,28 @@ cdef extern from *:
         mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     }
 
+    /* With KVM_SYNC_X86_EVENTS among kvm_valid_regs, KVM_RUN leaves a vCPU's events in the page, and takes them from there
+       where kvm_dirty_regs says so (api.rst section 6, KVM_CAP_SYNC_REGS). */
+    static void belljar_ask_for_events(struct kvm_run *run) { run->kvm_valid_regs |= KVM_SYNC_X86_EVENTS; }
+    static int belljar_told_events(struct kvm_run *run) { return (run->kvm_valid_regs & KVM_SYNC_X86_EVENTS) != 0; }
+
+    /* As KVM_INTERRUPT with the next entry; NMIs, start-up IPIs and SMIs that came since the last exit are left alone. */
+    static void belljar_queue(struct kvm_run *run, unsigned vector) {
+        struct kvm_vcpu_events *events = &run->s.regs.events;
+        events->flags = 0;
+        events->interrupt.injected = 1;
+        events->interrupt.nr = vector;
+        events->interrupt.soft = 0;
+        run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+    }
+
+    /* Takes back what was queued and no entry has taken: its vector, or -1. */
+    static int belljar_unqueue(struct kvm_run *run) {
+        if (!(run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS)) return -1;
+        run->kvm_dirty_regs &= ~KVM_SYNC_X86_EVENTS;
+        return run->s.regs.events.interrupt.nr;
+    }
+
     /* The kernel writes these while we look. */
     #define belljar_last(ring) __atomic_load_n(&(ring)->last, __ATOMIC_ACQUIRE)
     #define belljar_advance(ring, value) __atomic_store_n(&(ring)->first, value, __ATOMIC_RELEASE)
@@ -128,8 +150,12 @@ cdef extern from *:
         uint8_t ready_for_interrupt_injection
         uint8_t if_flag
         uint64_t cr8
+        uint64_t apic_base
         kvm_run_io io
         kvm_run_mmio mmio
+
+    struct kvm_interrupt:
+        uint32_t irq
 
     struct kvm_mp_state:
         uint32_t mp_state
@@ -154,7 +180,7 @@ cdef extern from *:
     ctypedef void *timer_t
     ctypedef int pid_t
 
-    const unsigned long KVM_RUN, KVM_GET_MP_STATE
+    const unsigned long KVM_RUN, KVM_GET_MP_STATE, KVM_INTERRUPT
     const unsigned long KVM_REGISTER_COALESCED_MMIO
     const unsigned long KVM_UNREGISTER_COALESCED_MMIO
     const int KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_HYPERCALL, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR
@@ -171,6 +197,10 @@ cdef extern from *:
     int timer_delete(timer_t timer) nogil
     long long belljar_now() nogil
     kvm_run *belljar_map(int fd, size_t size) nogil
+    void belljar_ask_for_events(kvm_run *run) nogil
+    bint belljar_told_events(kvm_run *run) nogil
+    void belljar_queue(kvm_run *run, unsigned vector) nogil
+    int belljar_unqueue(kvm_run *run) nogil
     void belljar_replace(void *page, size_t size) nogil
     int munmap(void *page, size_t size) nogil
     uint32_t belljar_last(kvm_coalesced_mmio_ring *ring) nogil
@@ -244,9 +274,13 @@ cdef class RunLoop:
     cdef public bint sleeps
     cdef public bint asleep
     cdef public bint tells_priority
+    cdef public bint syncs_events
+    cdef bint told
     cdef long long tick_ns
     cdef unsigned long long counts[REASONS]
 
+    cdef int check(self) except -1
+    cdef int inject(self, unsigned vector) noexcept
     cdef int begin(self) except -2
     cdef int end(self, int was_blocked, kvm_run *previous) except -1
     cdef int arm(self) except -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from errno import EEXIST
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from belljar.engine_data import DebugControl, EngineTranslation, RunPage
@@ -22,7 +23,7 @@ from belljar.kvm.abi.flags import (
     KVM_MP_STATE_RUNNABLE,
     KVM_MP_STATE_UNINITIALIZED,
 )
-from belljar.kvm.abi.run import KVM_EXIT_HYPERV, KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
+from belljar.kvm.abi.run import KVM_EXIT_HYPERV, KVM_EXIT_INTR, KVM_EXIT_UNKNOWN, KVM_SYNC_X86_EVENTS
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
 from belljar.kvm.exit_reasons import exit_names
@@ -77,8 +78,11 @@ class KvmVcpu:
         self.index = vcpu.index
         self._loop = vcpu.loop
         self._bus: Bus | None = None
+        self.ready_for_interrupt = self._loop.ready_for_interrupt
+        self.request_interrupt_window = self._loop.request_interrupt_window
         self._loop.sleeps = vm.chips is not None
         self._loop.tells_priority = vm.tells_priority
+        self._loop.syncs_events = vm.chips is None and bool(vcpu.check(caps.KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_EVENTS)
         self._tsc: KvmTsc | None = None
         tsc_deadline = vm.tells_deadlines
         if vm.chips is not None:
@@ -114,6 +118,7 @@ class KvmVcpu:
                 self._loop.complete()
             except KvmCallFailed as error:
                 raise EngineError(str(error)) from None
+        self._loop.events_may_change()
 
     def _finish(self) -> None:
         """Before state is changed: `_settle`, and should the instruction have another half on the bus, that too.
@@ -138,7 +143,7 @@ class KvmVcpu:
     def set_registers(self, registers: Registers) -> None:
         """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
         self._finish()
-        self.raw.page.ready_for_interrupt_injection = 0  # the next run finds out
+        self._loop.flags_change()
         self.raw.call(ioctls.KVM_SET_REGS, pack_registers(registers))
 
     def get_special(self) -> SpecialRegisters:
@@ -227,6 +232,8 @@ class KvmVcpu:
                 watch(self.last_exit())
 
         reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
+        if reason is ExitReason.HLT or reason is ExitReason.INTERRUPTED:
+            return reason
         while reason in SERVED_HERE and self._serve(reason, observer):
             reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
         if reason.answerable:
@@ -328,38 +335,31 @@ class KvmVcpu:
 
     def inject_interrupt(self, vector: int) -> bool:
         """KVM_INTERRUPT (api.rst 4.16); False if the kernel's local APIC has not taken the last one yet."""
-        self._settle()
-        try:
-            self.raw.interrupt(vector)
-        except KvmCallFailed as error:
-            if error.errno == EEXIST:
-                return False
-            raise EngineError(f"KVM does not take interrupt {vector:#x}: {error}") from None
-        self.raw.page.ready_for_interrupt_injection = 0
-        return True
+        if self._loop.busy or self._loop.pending:
+            self._settle()
+        refused = self._loop.interrupt(vector)
+        if refused and refused != EEXIST:
+            error = self.raw.failure(ioctls.KVM_INTERRUPT, refused)
+            raise EngineError(f"KVM does not take interrupt {vector:#x}: {error}")
+        return not refused
 
-    def ready_for_interrupt(self) -> bool:
-        """Whether the guest, as the last `run` left it, takes an interrupt."""
-        return bool(self.raw.page.ready_for_interrupt_injection)
+    # These are asked for around every interrupt, most often after a sleep, with cold caches, when a call of a Python
+    # function costs a microsecond: the compiled loop answers by itself.
 
-    def request_interrupt_window(self, wanted: bool) -> None:
-        """Whether `run` is to return IRQ_WINDOW_OPEN as soon as the guest is ready for an interrupt."""
-        self.raw.page.request_interrupt_window = int(wanted)
+    ready_for_interrupt: Callable[[], bool]
+    """Whether the guest, as the last `run` left it, takes an interrupt."""
 
-    @property
-    def task_priority(self) -> int:
-        """CR8, which lies in the run page (api.rst section 5)."""
-        return self.raw.page.cr8
+    request_interrupt_window: Callable[[bool], None]
+    """Whether `run` is to return IRQ_WINDOW_OPEN as soon as the guest is ready for an interrupt."""
 
-    @task_priority.setter
-    def task_priority(self, value: int) -> None:
-        """What the guest reads in CR8 from the next entry on."""
-        self.raw.page.cr8 = value
+    def _set_task_priority(self, value: int) -> None:
+        self._loop.task_priority = value
 
-    @property
-    def apic_base(self) -> int:
-        """IA32_APIC_BASE as the guest last left it."""
-        return self.raw.page.apic_base
+    task_priority = property(attrgetter("_loop.task_priority"), _set_task_priority)
+    """CR8, which lies in the run page (api.rst section 5): what the guest reads there from the next entry on."""
+
+    apic_base = property(attrgetter("_loop.apic_base"))
+    """IA32_APIC_BASE as the guest last left it."""
 
     def inject_nmi(self) -> None:
         """KVM_NMI (api.rst 4.64); with the kernel's chips a message to the vCPU's local APIC, which nothing masks.

@@ -114,7 +114,7 @@ def write_special(vcpu: Vcpu, special: SpecialRegisters) -> bytearray:
     """Give the kernel special registers, CR8 included; the `struct kvm_sregs` that it was given. Raises KvmCallFailed."""
     data = pack_special(special)
     vcpu.call(ioctls.KVM_SET_SREGS, data)
-    vcpu.loop.set_task_priority(special.cr8)
+    vcpu.loop.task_priority = special.cr8
     return data
 
 

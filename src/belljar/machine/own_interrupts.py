@@ -289,6 +289,10 @@ class OwnInterrupts:
         """
         seat, lock = self.seats[index], self.lock
         reason: ExitReason | None = None
+        with lock:
+            calls = self._calls
+        if over():
+            return INTERRUPTED
         while True:
             with lock:
                 if reason is not None:
@@ -297,7 +301,7 @@ class OwnInterrupts:
                         return INTERRUPTED
                     if reason not in self.passing:
                         return reason
-                instead = self._wait(seat, deadline_ns, over, patient)
+                instead = self._wait(seat, deadline_ns, over, calls, patient)
                 if instead is not None:
                     return instead if instead is not IRQ_WINDOW_OPEN else None
                 until_ns = self._until(index, deadline_ns)
@@ -314,22 +318,21 @@ class OwnInterrupts:
                 self._inside.discard(index)
 
     def _wait(
-        self, seat: Seat | SplitSeat, deadline_ns: int | None, over: Callable[[], bool], patient: bool
+        self, seat: Seat | SplitSeat, deadline_ns: int | None, over: Callable[[], bool], calls: int, patient: bool
     ) -> ExitReason | None:
         """Wait until a vCPU has something to run for: None. Else what to return instead; IRQ_WINDOW_OPEN: was not patient.
 
+        Whoever wants the run to be over has called everybody after `over()` was asked, when there had been `calls` calls.
         A vCPU that has just halted is most often woken by the next timer. It waits for that without being asked again what
         it has to run for, and whether anything else could wake it is asked only if that timer did not.
         """
-        index, rested, calls = seat.cpu.index, False, -1
+        index, rested = seat.cpu.index, False
         while True:
             now_ns = time.monotonic_ns()
             if index == 0 or not patient:
                 self.clock.run_due_at(now_ns)
-            if calls != self._calls:
-                calls = self._calls
-                if over():
-                    return INTERRUPTED
+            if calls != self._calls and over():
+                return INTERRUPTED
             if deadline_ns is not None and now_ns >= deadline_ns:
                 return INTERRUPTED
             if seat.stale or not self.dozes(seat, patient, rested):
