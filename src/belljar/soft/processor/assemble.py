@@ -43,6 +43,7 @@ ORDER = (
     "tasks",
     "control",
     "eflags",
+    "coprocessor",
     "ports",
     "syscalls",
     "system",

@@ -444,6 +444,7 @@ def fill_opcodes() -> cython.void:
     fill_shifts_and_bits()
     fill_branches()
     fill_misc()
+    fill_escapes()
     fill_segment_instructions()
     fill_system()
     fill_system_groups()

@@ -25,7 +25,6 @@ def fill_misc() -> cython.void:
     put(MAP_ONE, 0xF5, 0, IMM_NONE, same(change_cmc), cython.NULL)
     put(MAP_ONE, 0xFC, 0, IMM_NONE, same(change_cld), cython.NULL)
     put(MAP_ONE, 0xFD, 0, IMM_NONE, same(change_std), cython.NULL)
-    put(MAP_ONE, 0x9B, 0, IMM_NONE, same(nop), cython.NULL)
     put_operation(MAP_ONE, 0x9E, 0, IMM_NONE, op_sahf)
     put_operation(MAP_ONE, 0x9F, 0, IMM_NONE, op_lahf)
     put_operation(MAP_ONE, 0xD7, 0, IMM_NONE, op_xlat)
