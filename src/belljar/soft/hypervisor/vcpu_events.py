@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from belljar.errors import FeatureUnsupported
@@ -25,7 +26,7 @@ CPUID_MCA: Final = 1 << 14
 """Leaf 1, EDX (SDM 2A CPUID)."""
 
 
-class VcpuEvents:
+class VcpuEvents(ABC):
     """What `SoftVcpu` has of it."""
 
     index: int
@@ -38,17 +39,17 @@ class VcpuEvents:
     _machine_checks: MachineChecks | None
     _waiting: ExitReason | None
 
+    @abstractmethod
     def _open(self) -> Processor:
         """The processor, unless the vCPU is closed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _refuse_waiting(self) -> None:
         """Nobody answers what the last run returned with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_next(self, exit: Exit) -> None:
         """The next run ends at once, with `exit`."""
-        raise NotImplementedError
 
     # -- what it waits for -----------------------------------------------------------------------------------------
 
@@ -61,7 +62,7 @@ class VcpuEvents:
         """Never: HLT is an exit."""
         return False
 
-    def leave_halt(self) -> None:
+    def leave_halt(self) -> None:  # noqa: B027  (nothing, and so for all)
         """Nothing to do: RIP is behind the HLT."""
 
     @property
