@@ -88,19 +88,11 @@ def return_far_same(cpu: cython.pointer(Cpu), selector: u32, d: cython.pointer(D
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def return_far_outer(cpu: cython.pointer(Cpu), selector: u32, d: cython.pointer(Descriptor), rip: u64, size: cython.int, extra: u64) -> cython.int:
-    """RET to an outer level: SS:SP follow the dropped parameters, which are dropped from the outer stack as well."""
+def load_outer(cpu: cython.pointer(Cpu), selector: u32, d: cython.pointer(Descriptor), rip: u64, ss: u32) -> cython.int:
+    """CS and SS of a return to an outer level, checked and loaded, and segments that it may not keep dropped."""
     stack: Descriptor
-    sp: u64 = 0
-    ss: u64 = 0
-    found: cython.int
-    at: u64 = cpu.gpr[RSP] + 2 * size + extra
-    status: cython.int = stack_read(cpu, at, size, cython.address(sp))
-    if status == NEXT:
-        status = stack_read(cpu, at + size, size, cython.address(ss))
-    if status != NEXT:
-        return status
-    found = return_stack_fault(cpu, cython.cast(u32, ss & 0xFFFF), selector & 3, d, cython.address(stack))
+    status: cython.int
+    found: cython.int = return_stack_fault(cpu, ss, selector & 3, d, cython.address(stack))
     if found != NEXT and found != OUTSIDE:
         return found
     status = code_offset_fault(cpu, d, rip, 0)
@@ -109,8 +101,26 @@ def return_far_outer(cpu: cython.pointer(Cpu), selector: u32, d: cython.pointer(
     if status != NEXT:
         return status
     set_code_segment(cpu, selector, d, selector & 3)
-    set_return_stack(cpu, cython.cast(u32, ss & 0xFFFF), cython.address(stack), found)
+    set_return_stack(cpu, ss, cython.address(stack), found)
     drop_inner_segments(cpu)
+    return NEXT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def return_far_outer(cpu: cython.pointer(Cpu), selector: u32, d: cython.pointer(Descriptor), rip: u64, size: cython.int, extra: u64) -> cython.int:
+    """RET to an outer level: SS:SP follow the dropped parameters, which are dropped from the outer stack as well."""
+    sp: u64 = 0
+    ss: u64 = 0
+    at: u64 = cpu.gpr[RSP] + 2 * size + extra
+    status: cython.int = stack_read(cpu, at, size, cython.address(sp))
+    if status == NEXT:
+        status = stack_read(cpu, at + size, size, cython.address(ss))
+    if status == NEXT:
+        status = load_outer(cpu, selector, d, rip, cython.cast(u32, ss & 0xFFFF))
+    if status != NEXT:
+        return status
     cpu.rip = rip
     update_mode(cpu)
     set_sp(cpu, sp + extra)
@@ -248,26 +258,15 @@ def iret_to_v86(cpu: cython.pointer(Cpu), rip: u64, selector: u32, popped: u64) 
 @cython.exceptval(check=False)
 def iret_outer(cpu: cython.pointer(Cpu), selector: u32, d: cython.pointer(Descriptor), rip: u64, flags: u64, size: cython.int) -> cython.int:
     """IRET to an outer level, and every IRET of 64-bit mode: SP and SS are popped too."""
-    stack: Descriptor
     sp: u64 = 0
     ss: u64 = 0
-    found: cython.int
     status: cython.int = read_return(cpu, 3, size, cython.address(sp))
     if status == NEXT:
         status = read_return(cpu, 4, size, cython.address(ss))
-    if status != NEXT:
-        return status
-    found = return_stack_fault(cpu, cython.cast(u32, ss & 0xFFFF), selector & 3, d, cython.address(stack))
-    if found != NEXT and found != OUTSIDE:
-        return found
-    status = code_offset_fault(cpu, d, rip, 0)
     if status == NEXT:
-        status = mark_both(cpu, d, cython.address(stack), found)
+        status = load_outer(cpu, selector, d, rip, cython.cast(u32, ss & 0xFFFF))
     if status != NEXT:
         return status
-    set_code_segment(cpu, selector, d, selector & 3)
-    set_return_stack(cpu, cython.cast(u32, ss & 0xFFFF), cython.address(stack), found)
-    drop_inner_segments(cpu)
     iret_done(cpu, flags, rip, size)
     set_sp(cpu, sp)
     return BRANCH

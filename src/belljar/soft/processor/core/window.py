@@ -19,6 +19,14 @@ import cython
 
 
 @cython.cfunc
+def window_raised(cpu: cython.pointer(Cpu), window: object, failure: object):
+    """Keep the first exception of a run for whoever made the window; the instruction is given up."""
+    if window.failure is None:
+        window.failure = failure
+    cpu.window_failed = 1
+
+
+@cython.cfunc
 @cython.with_gil
 @cython.exceptval(check=False)
 def window_resolve(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.int:
@@ -27,9 +35,7 @@ def window_resolve(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.in
     try:
         return 1 if window.resolve(gpa, wanted) else 0
     except BaseException as failure:
-        if window.failure is None:
-            window.failure = failure
-        cpu.window_failed = 1
+        window_raised(cpu, window, failure)
         return -1
 
 
@@ -42,9 +48,7 @@ def window_read(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int) -> u64:
     try:
         return window.read(gpa, size)
     except BaseException as failure:
-        if window.failure is None:
-            window.failure = failure
-        cpu.window_failed = 1
+        window_raised(cpu, window, failure)
         return ALL_ONES
 
 
@@ -57,9 +61,7 @@ def window_write(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int, value: u6
     try:
         window.write(gpa, size, value)
     except BaseException as failure:
-        if window.failure is None:
-            window.failure = failure
-        cpu.window_failed = 1
+        window_raised(cpu, window, failure)
 
 
 @cython.cfunc
@@ -71,9 +73,7 @@ def window_port_read(cpu: cython.pointer(Cpu), port: u32, size: cython.int) -> u
     try:
         return window.port_read(port, size)
     except BaseException as failure:
-        if window.failure is None:
-            window.failure = failure
-        cpu.window_failed = 1
+        window_raised(cpu, window, failure)
         return ALL_ONES
 
 
@@ -86,9 +86,7 @@ def window_port_write(cpu: cython.pointer(Cpu), port: u32, size: cython.int, val
     try:
         window.port_write(port, size, value)
     except BaseException as failure:
-        if window.failure is None:
-            window.failure = failure
-        cpu.window_failed = 1
+        window_raised(cpu, window, failure)
 
 
 @cython.cfunc
