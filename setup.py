@@ -77,11 +77,19 @@ extensions = [
 # Where only the package's metadata is asked for, there is nothing to compile.
 building = not {"egg_info", "dist_info"}.intersection(sys.argv)
 typed = [source(f"{room}.{module}") for room, modules in INTERRUPTS.items() for module in modules.split()]
-setup(
-    ext_modules=[
-        *cythonize(extensions, compiler_directives=DIRECTIVES),
-        *mypycify([*MYPY, *typed], opt_level="2", debug_level="0", group_name="belljar._interrupts"),
-    ]
-    if building
-    else []
-)
+
+
+def interrupts() -> list[Extension]:
+    """The unit of `INTERRUPTS`, and a module for each part of it that leads to it."""
+    compiled: list[Extension] = mypycify(
+        [*MYPY, *typed], opt_level="2", debug_level="0", group_name="belljar._interrupts"
+    )
+    for each in compiled:
+        if each.name.endswith("__mypyc"):
+            each.depends = (
+                typed  # a comment alone changes no C; the unit is not to be older than its sources all the same
+            )
+    return compiled
+
+
+setup(ext_modules=[*cythonize(extensions, compiler_directives=DIRECTIVES), *interrupts()] if building else [])
