@@ -12,8 +12,6 @@ from belljar.kvm.abi.structs import kvm_device_attr
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from belljar.kvm.vm import Vm
-
 
 class Attributes(Descriptor):
     """Something with attributes by group and number: a device, a VM, a vCPU (api.rst 4.80, 4.81)."""
@@ -39,7 +37,3 @@ class Device(Attributes):
     """An in-kernel device. Made by `Vm.create_device`."""
 
     what = "this device"
-
-    def __init__(self, vm: Vm, fd: int) -> None:
-        super().__init__(fd)
-        self.vm = vm

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from errno import EINTR
-from typing import TYPE_CHECKING
 
+from belljar.kvm._descriptor import Capable
 from belljar.kvm._loop import RunLoop, WriteBatcher
 from belljar.kvm.abi import caps, ioctls
 from belljar.kvm.abi.run import KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_EXIT_INTR, KVM_EXIT_MEMORY_FAULT, kvm_run
@@ -14,9 +14,6 @@ from belljar.kvm.stats import Statistics
 from belljar.kvm.vcpu_events import VcpuEvents
 from belljar.kvm.vcpu_state import VcpuState
 
-if TYPE_CHECKING:
-    from belljar.kvm.vm import Vm
-
 PAGE_SIZE = 4096
 
 
@@ -25,7 +22,7 @@ class Vcpu(VcpuState, VcpuEvents):
 
     what = "this vCPU"
 
-    def __init__(self, vm: Vm, index: int, fd: int, mmap_size: int, batcher: WriteBatcher | None = None) -> None:
+    def __init__(self, vm: Capable, index: int, fd: int, mmap_size: int, batcher: WriteBatcher | None = None) -> None:
         super().__init__(fd)
         self.vm = vm
         self.index = index

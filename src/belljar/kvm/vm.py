@@ -45,7 +45,7 @@ class Vm(VmMemory, VmInterrupts, Attributes):
         """An in-kernel device, such as the VFIO one (KVM_CREATE_DEVICE, api.rst 4.79); `test` only asks, and gives None."""
         request = kvm_create_device(type=kind, flags=int(test))
         self.call(ioctls.KVM_CREATE_DEVICE, request, needs=caps.KVM_CAP_DEVICE_CTRL)
-        return None if test else Device(self, request.fd)
+        return None if test else Device(request.fd)
 
     def statistics(self) -> Statistics:
         """The VM's binary statistics (KVM_GET_STATS_FD, api.rst 4.133)."""
