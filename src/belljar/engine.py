@@ -326,8 +326,8 @@ class Vm(Protocol):
     def pin_target(self, chip: str, pin: int) -> PinTarget:
         """What a pin of the engine's chip (`pic`, `ioapic`) is programmed to, read back; not while a vCPU runs."""
 
-    def message_cpus(self, gpa: int) -> tuple[int, ...]:
-        """Which vCPUs a message to this address would reach now, with local APICs of the engine's; not while one runs."""
+    def message_cpus(self, gpa: int, data: int) -> tuple[int, ...]:
+        """Which vCPUs a message would reach now, with local APICs of the engine's; not while one runs."""
 
     def chip_registers(self) -> ChipRegisters:
         """The registers of the chips that are the engine's; not while a vCPU runs."""

@@ -93,6 +93,8 @@ def test_impossible_routes_are_refused(routes: list, words: str) -> None:
 
 def test_explanations_say_which_line_reaches_which_vector_on_which_cpu() -> None:
     chips = InterruptChips(InstructionClock(), cpus=4)
+    for cpu in (2, 3):
+        chips.lapics[cpu].write(0x0F, 0x1FF)
     line = chips.router.line(4, "serial")
     chips.router.set_routes([*pc_routes(), MsiRoute(40, 0xFEE02000, 0x55)])
     chips.router.line(40, "nic")

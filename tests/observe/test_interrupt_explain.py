@@ -11,7 +11,7 @@ from belljar.devices.clock import InstructionClock
 from belljar.devices.lapic import Lapic
 from belljar.devices.lapic_registers import Reg
 from belljar.devices.lines import IoapicRoute, MsiRoute, PicRoute
-from belljar.machine import Machine
+from belljar.machine import End, Machine
 from belljar.observe.chip_facts import chip_facts, lapic_page
 from belljar.observe.explain import explain
 from belljar.observe.explain_html import explain_page
@@ -150,7 +150,8 @@ def test_routes_to_messages_are_shown() -> None:
     assert facts is not None
     (line,) = [line for line in facts.lines if line.gsi == 40]
     assert (line.sources, line.chip, line.pin, line.vector) == (("nic",), "msi", None, 0x77)
-    assert (line.message_gpa, line.message_data, line.vcpus) == (0xFEE0_0000, 0x77, (0,))
+    assert (line.message_gpa, line.message_data) == (0xFEE0_0000, 0x77)
+    assert (line.delivery, line.vcpus) == ("fixed", ()), "a local APIC is off until software switches it on"
 
 
 def test_lapic_page_lies_as_the_manual_has_it() -> None:
@@ -162,3 +163,94 @@ def test_lapic_page_lies_as_the_manual_has_it() -> None:
     assert page[0x20:0x24] == bytes([0, 0, 0, 3])
     assert page[0xF0:0xF4] == bytes([0xAB, 1, 0, 0])
     assert page[0x240:0x244] == (1 << 0x11).to_bytes(4, "little")
+
+
+MODES = r"""
+.set AP, 0x2000
+.set COUNT, 0x5000
+.macro start id
+    lapic 0x310, \id << 24
+    lapic 0x300, 0x4500
+    lapic 0x300, 0x4600 | AP >> 12
+.endm
+main:
+    mov rsi, offset trampoline
+    mov rdi, AP
+    mov ecx, trampoline_end - trampoline
+    rep movsb
+    lapic 0xD0, 0x01000000              # logical destination 1, flat
+    lapic 0x350, 0x700                  # LINT0: what the 8259s have
+    start 1
+    start 2
+wait:
+    pause
+    cmp byte ptr [COUNT], 2
+    jne wait
+    redirect 5, 0x0455, 0x01000000      # NMI to APIC 1
+    redirect 6, 0x0956, 0x03000000      # lowest priority to logical 3: both
+    redirect 7, 0x0057, 0x02000000      # fixed to APIC 2, which is off
+    redirect 8, 0x0058, 0xFF000000      # to all
+    redirect 9, 0x0859, 0x02000000      # to logical 2: APIC 1 as an x2APIC
+    redirect 10, 0x005A, 0x07000000     # to nobody
+    mov al, 0
+    out 0xF4, al                        # who halts may be woken by an NMI
+.code16
+trampoline:
+    xor ax, ax
+    mov ds, ax
+    mov ecx, 0x1B
+    rdmsr
+    or ax, 0xC00                        # x2APIC
+    wrmsr
+    mov ecx, 0x802
+    rdmsr
+    cmp eax, 2
+    je on
+    mov ecx, 0x80F
+    mov eax, 0x1FF                      # the second is switched on, the third not
+    xor edx, edx
+    wrmsr
+on: lock inc byte ptr [COUNT]
+    cli
+1:  hlt
+    jmp 1b
+trampoline_end:
+"""
+
+MESSAGES = {
+    40: (0xFEE0_0000, 0x0071), 41: (0xFEE0_1000, 0x0472), 42: (0xFEE0_2000, 0x0073), 43: (0xFEE0_2000, 0x0400),
+    44: (0xFEEF_F000, 0xC074), 45: (0xFEE0_300C, 0x0175), 46: (0x1234_0000, 0x0076), 47: (0xFEE0_7000, 0x0077),
+}  # fmt: skip
+"""GSI: address and data."""
+
+
+@pytest.mark.parametrize(("engine", "irqchip"), CHIPS, ids="-".join)
+def test_routes_lead_where_the_guest_and_the_host_have_put_them(engine: str, irqchip: str) -> None:
+    pins = [IoapicRoute(gsi + 20, gsi) for gsi in range(5, 11)]
+    messages = [MsiRoute(gsi, *message) for gsi, message in MESSAGES.items()]
+    opened = open_or_skip(engine)
+    with opened, Machine(guest(MODES), engine=opened, irqchip=irqchip, cpus=3, mode="long") as machine:  # type: ignore[attr-defined]
+        assert machine.interrupts is not None
+        machine.interrupts.set_routes([*pins, PicRoute(3, 9), *messages])
+        machine.line(25, "watchdog")
+        assert machine.run(timeout=20).end is End.DEBUG_EXIT
+        facts = chip_facts(machine)
+    assert facts is not None
+    assert [(lapic.mode, lapic.id, lapic.software_enabled) for lapic in facts.lapics] == [
+        ("xAPIC", 0, True), ("x2APIC", 1, True), ("x2APIC", 2, False),
+    ]  # fmt: skip
+    found = {line.gsi: (line.delivery, line.trigger, line.vcpus) for line in facts.lines if line.chip == "ioapic"}
+    assert found == {
+        25: ("nmi", "edge", (1,)), 26: ("lowest-priority", "edge", (0, 1)), 27: ("fixed", "edge", ()),
+        28: ("fixed", "edge", (0, 1)), 29: ("fixed", "edge", (1,)), 30: ("fixed", "edge", ()),
+    }  # fmt: skip
+    found = {line.gsi: (line.delivery, line.trigger, line.vcpus) for line in facts.lines if line.chip == "msi"}
+    assert found == {
+        40: ("fixed", "edge", (0,)), 41: ("nmi", "edge", (1,)), 42: ("fixed", "edge", ()), 43: ("nmi", "edge", (2,)),
+        44: ("fixed", "level", (0, 1)), 45: ("lowest-priority", "edge", (0, 1)), 46: ("fixed", "edge", ()),
+        47: ("fixed", "edge", ()),
+    }  # fmt: skip
+    (pic,) = [line for line in facts.lines if line.chip == "pic"]
+    assert (pic.gsi, pic.pin, pic.masked, pic.vcpus) == (3, 9, True, (0,))
+    (watchdog,) = [line for line in facts.lines if line.gsi == 25]
+    assert (watchdog.sources, watchdog.pin, watchdog.vector) == (("watchdog",), 5, 0x55)

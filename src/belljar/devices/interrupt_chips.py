@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from belljar.devices.apic_bus import ApicBus
-from belljar.devices.apic_message import ApicMessage, from_msi
+from belljar.devices.apic_message import ApicMessage, DeliveryMode, from_msi
 from belljar.devices.clock import Clock, Tsc
 from belljar.devices.i8259 import PicPair
 from belljar.devices.interrupt_counts import InterruptCounts
@@ -130,7 +130,10 @@ class InterruptChips:
             self._pic_output(level)
 
     def _cpus_of(self, message: ApicMessage) -> tuple[int, ...]:
-        return tuple(cpu for cpu, lapic in self.lapics.items() if lapic.matches(message))
+        fixed = message.delivery <= DeliveryMode.LOWEST_PRIORITY
+        return tuple(
+            cpu for cpu, lapic in self.lapics.items() if lapic.matches(message) and (lapic.enabled or not fixed)
+        )
 
     def explain(self) -> list[LineRoute]:
         """Which line reaches which vector on which CPU now, by GSI."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from belljar.devices.apic_message import DeliveryMode
 from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.errors import ConfigurationError
 
@@ -252,7 +253,7 @@ class Router:
                 name = "pic" if chip is self._pic else "ioapic"
                 rows.append(LineRoute(gsi, sources, level, name, pin, chip.pin_state(pin)))
             for message in entry.messages:
-                state = PinState(message.data & 0xFF, "msi", "edge", False, ())
+                state = message_state(message)
                 rows.append(LineRoute(gsi, sources, level, "msi", 0, state, (message.gpa, message.data)))
         return rows
 
@@ -292,6 +293,12 @@ class Router:
     def _name_pins(self, entry: _Gsi) -> None:
         for chip, pin in entry.pins if entry.lines else ():
             chip.name_pin(pin, entry.lines[0].source)
+
+
+def message_state(route: MsiRoute) -> PinState:
+    """What its message means, but for whom it reaches (SDM 3A 11.11.2)."""
+    delivery = DeliveryMode(route.data >> 8 & 7).name.lower().replace("_", "-")
+    return PinState(route.data & 0xFF, delivery, "level" if route.data >> 15 & 1 else "edge", False, ())
 
 
 def check_gsi(gsi: int, source: str) -> None:

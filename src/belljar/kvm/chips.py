@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from belljar.errors import CapabilityMissing, ConfigurationError, FeatureUnsupported, KvmCallFailed
 from belljar.kvm.abi import caps
@@ -18,6 +19,7 @@ from belljar.kvm.vm import Vm
 from belljar.kvm.vm_interrupts import IrqchipRoute, MsiRoute
 from belljar.routes import MessageRoute, PinRoute, PinTarget
 from belljar.watching import ChipRegisters, PicRegisters
+from belljar.x86.msr import APIC_BASE_ENABLED, APIC_BASE_X2APIC
 
 IDENTITY_MAP_GPA = 0xFEFF_C000
 TSS_GPA = 0xFEFF_D000
@@ -39,7 +41,9 @@ MESSAGE_GPA = 0xFEE0_0000
 MESSAGE_NMI = 4 << 8
 """A message's address, the APIC id in bits 12 to 19, and the data of one whose delivery mode is NMI (SDM 3A 11.11)."""
 
-ID_OFFSET, LDR_OFFSET, DFR_OFFSET, LVT_LINT0_OFFSET = 0x20, 0xD0, 0xE0, 0x350
+ID_OFFSET, LDR_OFFSET, DFR_OFFSET, SVR_OFFSET, LVT_LINT0_OFFSET = 0x20, 0xD0, 0xE0, 0xF0, 0x350
+SVR_ENABLED = 1 << 8
+LOWEST_PRIORITY = 1
 DFR_FLAT = 0xF
 BROADCAST = 0xFF
 LVT_MASKED = 1 << 16
@@ -53,6 +57,7 @@ class KernelChips:
     def __init__(self, vm: Vm, *, split: bool = False) -> None:
         self._vm = vm
         self._split = split
+        self._nmi_routes = False  # whether a line leads to a message that is like an NMI
         self.vcpus: list[Vcpu] = []
         try:
             if vm.check(caps.KVM_CAP_SET_IDENTITY_MAP_ADDR):
@@ -84,6 +89,7 @@ class KernelChips:
             self._vm.set_gsi_routing([_entry(route) for route in routes])
         except KvmCallFailed as error:
             raise ConfigurationError(f"KVM refuses the interrupt routes: {error}") from None
+        self._nmi_routes = any(isinstance(route, MessageRoute) and _nmi_like(route.data) for route in routes)
 
     def pin_target(self, chip: str, pin: int) -> PinTarget:
         """What the guest programmed a pin to, from KVM_GET_IRQCHIP."""
@@ -98,11 +104,11 @@ class KernelChips:
             bool(fields >> 16 & 1),
             fields >> 56,
             logical := bool(fields >> 11 & 1),
-            self._reached(fields >> 56, logical),
+            self._reached(fields >> 56, logical, fields >> DELIVERY_SHIFT & DELIVERY_MASK),
         )
 
-    def _reached(self, destination: int, logical: bool) -> tuple[int, ...]:
-        return tuple(vcpu.index for vcpu in self.vcpus if matches(vcpu.get_lapic().regs, destination, logical))
+    def _reached(self, destination: int, logical: bool, delivery: int) -> tuple[int, ...]:
+        return tuple(vcpu.index for vcpu in self.vcpus if takes(local_apic(vcpu), destination, logical, delivery))
 
     def _pic_target(self, pin: int) -> PinTarget:
         which = KVM_IRQCHIP_PIC_MASTER if pin < PIC_PINS else KVM_IRQCHIP_PIC_SLAVE
@@ -113,9 +119,11 @@ class KernelChips:
         level = bool(pic.elcr >> pin % PIC_PINS & 1)
         return PinTarget(pic.irq_base & 0xF8 | pin % PIC_PINS, "extint", level, masked, 0, False, self.pic_cpus())
 
-    def message_cpus(self, gpa: int) -> tuple[int, ...]:
-        """Which vCPUs' local APICs a message to this address would reach now (SDM 3A 11.11.1)."""
-        return self._reached(gpa >> 12 & 0xFF, bool(gpa >> 2 & 1))
+    def message_cpus(self, gpa: int, data: int) -> tuple[int, ...]:
+        """Which vCPUs' local APICs a message would reach now (SDM 3A 11.11); none if the address is none of theirs."""
+        if gpa >> 20 & 0xFFF != MESSAGE_GPA >> 20:
+            return ()
+        return self._reached(gpa >> 12 & 0xFF, bool(gpa >> 2 & 1), data >> DELIVERY_SHIFT & DELIVERY_MASK)
 
     def registers(self) -> ChipRegisters:
         """KVM_GET_LAPIC of every vCPU, and KVM_GET_IRQCHIP of what is there (api.rst 4.26, 4.57)."""
@@ -135,7 +143,7 @@ class KernelChips:
 
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs let an 8259's interrupts through."""
-        return tuple(vcpu.index for vcpu in self.vcpus if lint0_takes_pic(vcpu.get_lapic().regs))
+        return tuple(vcpu.index for vcpu in self.vcpus if lint0_takes_pic(local_apic(vcpu)))
 
     def connect_timer(self, connected: bool) -> None:
         """KVM_SET_PIT2: an HPET in legacy mode takes the 8254's line over."""
@@ -160,36 +168,64 @@ class KernelChips:
 
     def may_send_nmi(self, vcpu: Vcpu) -> bool:
         """Whether a pin of a chip in the kernel is open for something that this vCPU takes with RFLAGS.IF=0, as for an NMI
-        watchdog."""
-        if lint0_sends_nmi(vcpu.get_lapic().regs):
+        watchdog, or a line leads to such a message."""
+        if self._nmi_routes or lint0_sends_nmi(vcpu.get_lapic().regs):
             return True
         if self._split:
             return False
         table = self._vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic.redirtbl
-        return any(
-            not entry >> 16 & 1 and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] in NMI_LIKE for entry in table
-        )
+        return any(not entry >> 16 & 1 and _nmi_like(entry) for entry in table)
 
 
 def lint0_sends_nmi(registers: bytes) -> bool:
     """Whether the local APIC with this register page makes NMIs of what comes at LINT0 (the 8254's ticks, for one)."""
     entry = _register(registers, LVT_LINT0_OFFSET)
-    return not entry & LVT_MASKED and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] in NMI_LIKE
+    return not entry & LVT_MASKED and _nmi_like(entry)
 
 
-def lint0_takes_pic(registers: bytes) -> bool:
-    """Whether it passes the 8259's interrupts on."""
-    entry = _register(registers, LVT_LINT0_OFFSET)
+def _nmi_like(entry: int) -> bool:
+    """Of a message's data, a redirection entry or a local vector: they have the delivery mode at the same place."""
+    return DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] in NMI_LIKE
+
+
+class LocalApicState(NamedTuple):
+    """A local APIC in the kernel: its register page, and IA32_APIC_BASE."""
+
+    registers: bytes
+    base: int
+
+
+def local_apic(vcpu: Vcpu) -> LocalApicState:
+    """That of a vCPU, now."""
+    return LocalApicState(bytes(vcpu.get_lapic().regs), vcpu.get_sregs().apic_base)
+
+
+def lint0_takes_pic(lapic: LocalApicState) -> bool:
+    """Whether it passes the 8259's interrupts on, as it also does when it is switched off (SDM 3A 11.4.3)."""
+    entry = _register(lapic.registers, LVT_LINT0_OFFSET)
+    if not lapic.base & APIC_BASE_ENABLED:
+        return True
     return not entry & LVT_MASKED and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] == "extint"
 
 
-def matches(registers: bytes, destination: int, logical: bool) -> bool:
-    """Whether an xAPIC message's destination means the local APIC with this register page (SDM 3A 11.6.2)."""
+def takes(lapic: LocalApicState, destination: int, logical: bool, delivery: int) -> bool:
+    """Whether a message with an 8-bit destination reaches a local APIC (SDM 3A 11.6.2, 11.12.10; 11.4.7.2: when it is off).
+
+    255 means all in x2APIC mode, too, because KVM_X2APIC_API is not used (api.rst 7.7); nor are the ID's upper bits there.
+    """
+    registers = lapic.registers
+    if not lapic.base & APIC_BASE_ENABLED:
+        return False
+    if delivery <= LOWEST_PRIORITY and not _register(registers, SVR_OFFSET) & SVR_ENABLED:
+        return False
     if destination == BROADCAST:
         return True
     if not logical:
         return _register(registers, ID_OFFSET) >> 24 == destination
-    mine = _register(registers, LDR_OFFSET) >> 24
+    mine = _register(registers, LDR_OFFSET)
+    if lapic.base & APIC_BASE_X2APIC:
+        return not mine >> 16 and bool(mine & destination)
+    mine >>= 24
     if _register(registers, DFR_OFFSET) >> 28 == DFR_FLAT:
         return bool(mine & destination)
     return mine >> 4 == destination >> 4 and bool(mine & destination & 0xF)

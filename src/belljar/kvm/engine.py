@@ -279,9 +279,9 @@ class KvmVm:
     def flush_page(self, gpa: int) -> None:
         """Nothing to do: what the host's own tables lose (`GuestMemory.flush_page`), KVM is told to forget by the kernel."""
 
-    def message_cpus(self, gpa: int) -> tuple[int, ...]:
-        """Which vCPUs a message to this address would reach now."""
-        return self._own_chips().message_cpus(gpa)
+    def message_cpus(self, gpa: int, data: int) -> tuple[int, ...]:
+        """Which vCPUs a message would reach now."""
+        return self._own_chips().message_cpus(gpa, data)
 
     def chip_registers(self) -> ChipRegisters:
         """What KVM_GET_LAPIC and KVM_GET_IRQCHIP say."""

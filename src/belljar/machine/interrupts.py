@@ -17,6 +17,7 @@ from belljar.devices.lines import (
     Route,
     check_gsi,
     check_routes,
+    message_state,
     pc_routes,
 )
 from belljar.engine import Vm
@@ -104,7 +105,7 @@ class EngineInterrupts:
             sources = tuple(line.source for line in self._lines.get(gsi, ()))
             level = bool(self._levels.get(gsi, 0))
             if isinstance(route, MsiRoute):
-                state = PinState(route.data & 0xFF, "msi", "edge", False, ())
+                state = message_state(route)._replace(cpus=self._vm.message_cpus(route.gpa, route.data))
                 rows.append(LineRoute(gsi, sources, level, "msi", 0, state, (route.gpa, route.data)))
                 continue
             chip = "pic" if isinstance(route, PicRoute) else "ioapic"

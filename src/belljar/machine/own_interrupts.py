@@ -11,7 +11,7 @@ from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.clock import NEVER, Clock, HostClock, TimerQueue
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
-from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, Route, check_gsi
+from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, MsiRoute, Route, check_gsi, message_state
 from belljar.devices.port61 import SystemControlB
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
@@ -385,8 +385,9 @@ class OwnInterrupts:
         # In real time, somebody outside may drive any line.
         if any(seat.may_get_nmi() for seat in self.seats):
             return False
-        pins = (self.chips.ioapic.pin_state(pin) for pin in range(IOAPIC_PINS))
-        return not any(not pin.masked and pin.delivery in NMI_LIKE for pin in pins)
+        ways = [self.chips.ioapic.pin_state(pin) for pin in range(IOAPIC_PINS)]
+        ways += [message_state(route) for route in self.routes if isinstance(route, MsiRoute)]
+        return not any(not way.masked and way.delivery in NMI_LIKE for way in ways)
 
     def _outside(self) -> list[Cause]:
         """What may come from outside of the machine: input, and what its user made a line for."""

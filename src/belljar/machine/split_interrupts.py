@@ -8,7 +8,7 @@ from belljar.devices.apic_message import ApicMessage
 from belljar.devices.bus import Bus
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.ioapic import MASKED
-from belljar.devices.lines import IoapicRoute, LineRoute, Route, check_gsi
+from belljar.devices.lines import IoapicRoute, LineRoute, MsiRoute, Route, check_gsi
 from belljar.engine import Vm
 from belljar.exits import ExitReason
 from belljar.machine.cpu import Cpu
@@ -60,6 +60,10 @@ class SplitInterrupts(OwnInterrupts):
             for route in self.routes
             if isinstance(route, IoapicRoute) and not ioapic.redirection[route.pin] & MASKED
         ]
+        taken = {route.gsi for route in table}  # the engine's table has one message a GSI
+        table += [
+            MessageRoute(*route) for route in self.routes if isinstance(route, MsiRoute) and route.gsi not in taken
+        ]
         if table != self._table:
             self._vm.set_routes(table)
             self._table = table
@@ -71,9 +75,9 @@ class SplitInterrupts(OwnInterrupts):
             if row.chip == "pic":
                 cpus = self._vm.pic_cpus()
             elif row.message is not None:
-                cpus = self._vm.message_cpus(row.message[0])
+                cpus = self._vm.message_cpus(*row.message)
             else:
-                cpus = self._vm.message_cpus(self.chips.ioapic.message(row.pin).to_msi()[0])
+                cpus = self._vm.message_cpus(*self.chips.ioapic.message(row.pin).to_msi())
             rows.append(row._replace(state=row.state._replace(cpus=cpus)))
         return rows
 

@@ -37,6 +37,7 @@ from belljar.x86.msr import Msr
 
 REGISTER_SHIFT = 4
 PAGE_SIZE = 1024
+ID_SHIFT = 24
 
 KERNELS_PIT = "the kernel's pit"
 
@@ -80,11 +81,13 @@ def chip_registers(machine: Machine) -> ChipRegisters:
 
 
 def lapic_page(lapic: Lapic) -> bytes:
-    """A local APIC's registers as KVM_GET_LAPIC would give them."""
+    """A local APIC's registers as KVM_GET_LAPIC would give them: the id where an xAPIC has it (api.rst 4.57)."""
     page = bytearray(PAGE_SIZE)
     for index in range(PAGE_SIZE >> REGISTER_SHIFT):
         value = lapic.read(index)
         if value is not None:
+            if index == Reg.ID and lapic.x2apic:
+                value = value << ID_SHIFT & 0xFFFF_FFFF
             page[index << REGISTER_SHIFT : (index << REGISTER_SHIFT) + 4] = value.to_bytes(4, "little")
     return bytes(page)
 
@@ -124,7 +127,7 @@ def _lapic(cpu: Cpu, page: bytes) -> LapicFacts:
         mode="off" if not enabled else "x2APIC" if x2apic else "xAPIC",
         bootstrap=bool(base & BASE_BSP),
         base_gpa=base & ~0xFFF,
-        id=read(Reg.ID) if x2apic else read(Reg.ID) >> 24,
+        id=read(Reg.ID) >> ID_SHIFT,
         logical_id=read(Reg.LDR),
         software_enabled=bool(read(Reg.SVR) & SVR_ENABLED),
         spurious_vector=read(Reg.SVR) & VECTOR_MASK,

@@ -233,7 +233,7 @@ class SoftVm:
         """Raises EngineError."""
         raise _no_chips()
 
-    def message_cpus(self, gpa: int) -> tuple[int, ...]:
+    def message_cpus(self, gpa: int, data: int) -> tuple[int, ...]:
         """Raises EngineError."""
         raise _no_chips()
 
