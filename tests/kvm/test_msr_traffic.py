@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from errno import EIO
 
 import pytest
 
 from belljar.engines import open_engine
-from belljar.errors import CapabilityMissing, FeatureUnsupported
+from belljar.errors import CapabilityMissing, FeatureUnsupported, KvmCallFailed
 from belljar.kvm.cpu_model import CpuModel
 from belljar.kvm.engine import KvmEngine
 from belljar.kvm.msr_traffic import ONLY_REFUSED, UNSEEN, may_move_apic, may_set_efer
@@ -147,6 +148,19 @@ def test_a_host_whose_filter_misses_deadlines_says_so_and_has_no_such_timer(
         assert machine.console == b"-"
         with pytest.raises(FeatureUnsupported):
             _ = machine.cpu.vcpu.tsc
+
+
+def test_a_host_whose_own_counter_is_unstable_has_no_deadlines(
+    engine: KvmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unstable(*arguments: object) -> int:
+        raise KvmCallFailed("KVM_GET_TSC_KHZ", EIO)
+
+    monkeypatch.setattr("belljar.kvm.vcpu.Vcpu.get_tsc_khz", unstable)
+    code = guest("main:\n gate 13, refused\n mov ecx, 0x6E0\n rdmsr\n say '+'\n done\nrefused: say '-'\n done\n")
+    with Machine(code, engine=engine, irqchip="user", mode="long") as machine:
+        machine.run(timeout=20)
+        assert machine.console == b"-"
 
 
 def test_what_is_not_seen_is_said(engine: KvmEngine) -> None:

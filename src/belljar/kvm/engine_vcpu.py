@@ -83,8 +83,16 @@ class KvmVcpu:
         self._loop.sleeps = vm.chips is not None
         self._loop.tells_priority = vm.tells_priority
         self._loop.syncs_events = vm.chips is None and bool(vcpu.check(caps.KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_EVENTS)
+        if vm.tsc_khz is not None:
+            from belljar.kvm.guest_tsc import set_frequency  # few want another
+
+            set_frequency(vcpu, vm.tsc_khz)
         self._tsc: KvmTsc | None = None
-        tsc_deadline = vm.tells_deadlines
+        if vm.tells_deadlines:
+            from belljar.kvm.guest_tsc import counter_of  # few have a use for it
+
+            self._tsc = counter_of(vcpu, vm.host_tsc_khz)
+        tsc_deadline = self._tsc is not None
         if vm.chips is not None:
             tsc_deadline = bool(vcpu.check(caps.KVM_CAP_TSC_DEADLINE_TIMER))
         model = vm.engine.cpu_model
@@ -94,10 +102,6 @@ class KvmVcpu:
         vcpu.call(ioctls.KVM_SET_CPUID2, model.table_for(vcpu.index, tsc_deadline=tsc_deadline))
         if vm.engine.mcg_cap:
             vcpu.set_up_machine_checks(vm.engine.mcg_cap)
-        if vm.tsc_khz is not None:
-            from belljar.kvm.guest_tsc import set_frequency  # few want another
-
-            set_frequency(vcpu, vm.tsc_khz)
 
     @property
     def run_page(self) -> RunPage:
@@ -379,11 +383,7 @@ class KvmVcpu:
     def tsc(self) -> TimeStampCounter:
         """Where chips outside the kernel have a use for it (`KvmVm.tells_deadlines`); else FeatureUnsupported."""
         if self._tsc is None:
-            if not self._vm.tells_deadlines:
-                raise FeatureUnsupported("time-stamp counters are the kernel's on this KVM", hint=USE_SOFT)
-            from belljar.kvm.guest_tsc import KvmTsc  # few ask
-
-            self._tsc = KvmTsc(self.raw, self._vm.host_tsc_khz)
+            raise FeatureUnsupported("time-stamp counters are the kernel's on this KVM", hint=USE_SOFT)
         return self._tsc
 
     @property

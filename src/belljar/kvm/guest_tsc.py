@@ -61,6 +61,15 @@ def no_frequency(khz: int, why: object) -> FeatureUnsupported:
     )
 
 
+def counter_of(vcpu: Vcpu, host_khz: int | None) -> KvmTsc | None:
+    """A vCPU's counter; None where KVM does not tell its frequency, as on hosts whose own counter is unstable (EIO, api.rst
+    4.56): nobody could say when a deadline comes."""
+    try:
+        return KvmTsc(vcpu, host_khz)
+    except (CapabilityMissing, KvmCallFailed, KeyError):
+        return None
+
+
 def set_frequency(vcpu: Vcpu, khz: int) -> None:
     """KVM_SET_TSC_KHZ (api.rst 4.55) where the VM could not be told; read back, for some hosts take it and do nothing.
 
