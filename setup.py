@@ -36,7 +36,7 @@ INTERRUPTS = {
         "lapic_icr lapic_msrs lapic_registers lapic_timer lapic_vectors lapic_window latency lines pit_counter"
     ),
     "belljar.machine": (
-        "host_turns own_interrupts seat split_interrupts split_seat timer_thread turn_clock turn_interrupts turn_lock"
+        "host_turns own_interrupts seat split_interrupts split_seat timer_thread turn turn_clock turn_interrupts turn_lock"
     ),
     "belljar.soft.hypervisor": "exit_log vcpu vcpu_events window",
     "belljar.soft.hypervisor.handlers": "ends memory ports privileged",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from belljar.devices.bus import Bus
-from belljar.exits import Exit, ExitReason
+from belljar.exits import ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import (
     HLT,
@@ -17,6 +16,7 @@ from belljar.machine.own_interrupts import (
     TimekeepersClock,
 )
 from belljar.machine.seat import ACTIVE
+from belljar.machine.turn import Turn
 from belljar.machine.turn_interrupts import TurnInterrupts
 
 
@@ -52,29 +52,20 @@ class HostTurns(TurnInterrupts):
             cpu.vcpu.follow_host_clock(None)
             cpu.vcpu.clock_ns = self._host.now_ns()  # which stands still
 
-    def _run(
-        self,
-        index: int,
-        deadline_ns: int | None,
-        instructions: int | None,
-        over: Callable[[], bool],
-        observer: Callable[[Exit], None] | None,
-        single_exit: bool,
-        patient: bool,
-    ) -> ExitReason | None:
-        seat, clock, turns, left = self._own_seats[index], self._host, self._turns, instructions
-        vcpu, rested, before = seat.cpu.vcpu, False, 0
+    def _run(self, index: int, turn: Turn) -> ExitReason | None:
+        seat, clock, turns, left = self._own_seats[index], self._host, self._turns, turn.instructions
+        vcpu, patient, rested, before = seat.cpu.vcpu, turn.patient, False, 0
         with turns:
-            if over():
+            if turn.over():
                 return INTERRUPTED
             while True:
                 now_ns = time.monotonic_ns()
                 clock.run_due_at(now_ns)
                 if turns.callers or self._attention:
                     self._attend()
-                    if over():
+                    if turn.over():
                         return INTERRUPTED
-                if deadline_ns is not None and now_ns >= deadline_ns:
+                if turn.late_at(now_ns):
                     return INTERRUPTED
                 if seat.stale or seat.activity is not ACTIVE:
                     dozes = not seat.stale and self.dozes(seat, patient, rested)
@@ -83,7 +74,7 @@ class HostTurns(TurnInterrupts):
                             return HLT
                         if not patient:
                             return None
-                        self.rest(self._until(0, deadline_ns))
+                        self.rest(self._until(0, turn.deadline_ns))
                         rested = True
                         continue
                 rested = False
@@ -93,10 +84,10 @@ class HostTurns(TurnInterrupts):
                 try:
                     reason = vcpu.run(
                         seat.bus,
-                        deadline_ns=self._until(0, deadline_ns),
+                        deadline_ns=self._until(0, turn.deadline_ns),
                         instructions=left,
-                        single_exit=single_exit,
-                        observer=observer,
+                        single_exit=turn.single_exit,
+                        observer=turn.observer,
                     )
                 finally:
                     self._running = None
@@ -106,7 +97,7 @@ class HostTurns(TurnInterrupts):
                     seat.halt()
                 elif reason is IRQ_WINDOW_OPEN or reason is INTERRUPTED:
                     seat.came_back(reason)
-                    if over():
+                    if turn.over():
                         return INTERRUPTED
                     if not patient and vcpu.gave_turn():
                         return reason

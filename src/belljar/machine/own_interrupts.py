@@ -20,6 +20,7 @@ from belljar.machine.cpu import Cpu
 from belljar.machine.host_counter import HostCounter
 from belljar.machine.seat import HALTED, Seat
 from belljar.machine.split_seat import SplitSeat
+from belljar.machine.turn import Turn
 from belljar.machine.wakeups import Cause, may_wake
 
 if TYPE_CHECKING:
@@ -272,68 +273,67 @@ class OwnInterrupts:
         with self.lock:
             return self.seats[exit.vcpu].answer(exit)
 
-    def run(
+    def turn(
         self,
-        index: int,
-        *,
-        deadline_ns: int | None,
-        instructions: int | None,
         over: Callable[[], bool],
         observer: Callable[[Exit], None] | None,
-        single_exit: bool,
-        patient: bool,
-    ) -> ExitReason | None:
+        *,
+        single_exit: bool = False,
+        patient: bool = True,
+    ) -> Turn:
+        """What `run` is to be given (`Turn`)."""
+        return Turn(over, observer, single_exit=single_exit, patient=patient)
+
+    def run(self, index: int, turn: Turn) -> ExitReason | None:
         """Run a vCPU, waiting while it has nothing to do; what ended that. HLT: all sleep for good (SDM 3A 9.6.1).
 
-        Unless `patient`, None instead of waiting. `instructions` as for `Vcpu.run`.
+        None where it would have to wait and the turn is not `patient`. `instructions` as for `Vcpu.run`.
         """
         seat, lock = self.seats[index], self.lock
         reason: ExitReason | None = None
         with lock:
             calls = self._calls
-        if over():
+        if turn.over():
             return INTERRUPTED
         while True:
             with lock:
                 if reason is not None:
                     seat.came_back(reason)
-                    if reason is INTERRUPTED and (over() or self._late(deadline_ns)):
+                    if reason is INTERRUPTED and (turn.over() or turn.late()):
                         return INTERRUPTED
                     if reason not in self.passing:
                         return reason
-                instead = self._wait(seat, deadline_ns, over, calls, patient)
+                instead = self._wait(seat, turn, calls)
                 if instead is not None:
                     return instead if instead is not IRQ_WINDOW_OPEN else None
-                until_ns = self._until(index, deadline_ns)
+                until_ns = self._until(index, turn.deadline_ns)
                 self._inside.add(index)
             try:
                 reason = seat.cpu.vcpu.run(
                     seat.bus,
                     deadline_ns=until_ns,
-                    instructions=instructions,
-                    single_exit=single_exit,
-                    observer=observer,
+                    instructions=turn.instructions,
+                    single_exit=turn.single_exit,
+                    observer=turn.observer,
                 )
             finally:
                 self._inside.discard(index)
 
-    def _wait(
-        self, seat: Seat | SplitSeat, deadline_ns: int | None, over: Callable[[], bool], calls: int, patient: bool
-    ) -> ExitReason | None:
+    def _wait(self, seat: Seat | SplitSeat, turn: Turn, calls: int) -> ExitReason | None:
         """Wait until a vCPU has something to run for: None. Else what to return instead; IRQ_WINDOW_OPEN: was not patient.
 
         Whoever wants the run to be over has called everybody after `over()` was asked, when there had been `calls` calls.
         A vCPU that has just halted is most often woken by the next timer. It waits for that without being asked again what
         it has to run for, and whether anything else could wake it is asked only if that timer did not.
         """
-        index, rested = seat.cpu.index, False
+        index, patient, rested = seat.cpu.index, turn.patient, False
         while True:
             now_ns = time.monotonic_ns()
             if index == 0 or not patient:
                 self.clock.run_due_at(now_ns)
-            if calls != self._calls and over():
+            if calls != self._calls and turn.over():
                 return INTERRUPTED
-            if deadline_ns is not None and now_ns >= deadline_ns:
+            if turn.late_at(now_ns):
                 return INTERRUPTED
             if seat.stale or not self.dozes(seat, patient, rested):
                 if seat.prepare():
@@ -342,7 +342,7 @@ class OwnInterrupts:
                     return HLT
                 if not patient:
                     return IRQ_WINDOW_OPEN
-            self.lock.wait_until(self._until(index, deadline_ns), index)
+            self.lock.wait_until(self._until(index, turn.deadline_ns), index)
             rested = True
 
     def dozes(self, seat: Seat | SplitSeat, patient: bool, rested: bool) -> bool:
@@ -357,10 +357,6 @@ class OwnInterrupts:
     def rest(self, until_ns: int | None) -> None:
         """Wait for a wake-up, until a time of time.monotonic_ns() at the latest. Under the lock."""
         self.lock.wait_until(until_ns)
-
-    @staticmethod
-    def _late(deadline_ns: int | None) -> bool:
-        return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
 
     def _until(self, index: int, deadline_ns: int | None) -> int | None:
         first_ns = self.clock.due_ns() if index == 0 else None

@@ -366,6 +366,9 @@ class Runner:
             return  # all sleep, and nobody is left to wake them
         alone = len(active) == 1
         sleeps = active[0].vcpu.sleeps and not alone
+        patient = alone and len(self._cpus) == 1
+        own = self._own
+        turn = None if own is None else own.turn(self._over, observer, single_exit=single_exit, patient=patient)
         while self.result is None and not self._changes:
             ran = self._own is None
             for cpu in self._round(active):
@@ -376,11 +379,9 @@ class Runner:
                 slice_ns, slice_instructions = self._slice(alone, self._budget)
                 before = cpu.vcpu.instructions_retired() if self._budget is not None else 0
                 reason: ExitReason | None
-                if self._own is not None:
-                    reason = self._own.run(
-                        cpu.index, deadline_ns=slice_ns, instructions=slice_instructions, over=self._over,
-                        observer=observer, single_exit=single_exit, patient=alone and len(self._cpus) == 1,
-                    )  # fmt: skip
+                if own is not None and turn is not None:
+                    turn.deadline_ns, turn.instructions = slice_ns, slice_instructions
+                    reason = own.run(cpu.index, turn)
                     ran |= reason is not None
                 else:
                     reason = cpu.vcpu.run(
@@ -446,15 +447,9 @@ class Runner:
         """Run a vCPU on its own thread."""
         if self._own is None:
             return cpu.vcpu.run(self._bus, deadline_ns=self._deadline_ns, observer=observer)
-        reason = self._own.run(
-            cpu.index,
-            deadline_ns=self._deadline_ns,
-            instructions=None,
-            over=lambda: self._over() or self._census.going_on,
-            observer=observer,
-            single_exit=False,
-            patient=True,
-        )
+        turn = self._own.turn(lambda: self._over() or self._census.going_on, observer)
+        turn.deadline_ns = self._deadline_ns
+        reason = self._own.run(cpu.index, turn)
         assert reason is not None
         return reason
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from belljar.breath import breathe
 from belljar.devices.bus import Bus
 from belljar.devices.clock import NEVER
 from belljar.engine import Vcpu
-from belljar.exits import Exit, ExitReason
+from belljar.exits import ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import HLT, INTERRUPTED, IRQ_WINDOW_OPEN, Lockable, OwnInterrupts, Timekeeper
 from belljar.machine.seat import ACTIVE, Seat
+from belljar.machine.turn import Turn
 from belljar.machine.turn_clock import TurnClock
 from belljar.machine.turn_lock import TurnLock
 from belljar.machine.wakeups import may_wake
@@ -71,39 +71,20 @@ class TurnInterrupts(OwnInterrupts):
         self._attention = True
         super().wake_all()
 
-    def run(
-        self,
-        index: int,
-        *,
-        deadline_ns: int | None,
-        instructions: int | None,
-        over: Callable[[], bool],
-        observer: Callable[[Exit], None] | None,
-        single_exit: bool,
-        patient: bool,
-    ) -> ExitReason | None:
+    def run(self, index: int, turn: Turn) -> ExitReason | None:
         """As `OwnInterrupts.run`; `instructions` is for all entries together."""
         hooks = self._own_seats[index].hooks
         if hooks is None:
-            return self._run(index, deadline_ns, instructions, over, observer, single_exit, patient)
+            return self._run(index, turn)
         hooks.turn_begins()
         try:
-            return self._run(index, deadline_ns, instructions, over, observer, single_exit, patient)
+            return self._run(index, turn)
         finally:
             hooks.turn_ends(self._own_seats[index].activity is not ACTIVE)
 
-    def _run(
-        self,
-        index: int,
-        deadline_ns: int | None,
-        instructions: int | None,
-        over: Callable[[], bool],
-        observer: Callable[[Exit], None] | None,
-        single_exit: bool,
-        patient: bool,
-    ) -> ExitReason | None:
+    def _run(self, index: int, turn: Turn) -> ExitReason | None:
         seat, clock, turns = self._own_seats[index], self._time, self._turns
-        vcpu, timers, left = seat.cpu.vcpu, clock.timers, instructions
+        vcpu, timers, left, patient = seat.cpu.vcpu, clock.timers, turn.instructions, turn.patient
         rounds = 0
         with turns:
             while True:
@@ -111,11 +92,11 @@ class TurnInterrupts(OwnInterrupts):
                     clock.run_due()
                 if turns.callers or self._attention:
                     self._attend()
-                    if over():
+                    if turn.over():
                         return INTERRUPTED
                 if rounds % ROUNDS_PER_LOOK == 0:
                     breathe()
-                    if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+                    if turn.late():
                         return INTERRUPTED
                 rounds += 1
                 if (seat.stale or seat.activity is not ACTIVE) and not seat.prepare():
@@ -123,7 +104,7 @@ class TurnInterrupts(OwnInterrupts):
                         return HLT
                     if not patient:
                         return None
-                    self.rest(deadline_ns)
+                    self.rest(turn.deadline_ns)
                     continue
                 begin_ns = clock.time_ns
                 budget = timers.first_ns - begin_ns
@@ -134,10 +115,10 @@ class TurnInterrupts(OwnInterrupts):
                 try:
                     reason = vcpu.run(
                         seat.bus,
-                        deadline_ns=deadline_ns,
+                        deadline_ns=turn.deadline_ns,
                         instructions=budget if budget < NEVER >> 1 else None,
-                        single_exit=single_exit,
-                        observer=observer,
+                        single_exit=turn.single_exit,
+                        observer=turn.observer,
                     )
                 finally:
                     clock.leave(vcpu)
@@ -155,16 +136,12 @@ class TurnInterrupts(OwnInterrupts):
                         return reason
                 elif reason is INTERRUPTED:
                     seat.came_back(reason)
-                    if (vcpu.gave_turn() and not patient) or over() or self._late(deadline_ns):
+                    if (vcpu.gave_turn() and not patient) or turn.over() or turn.late():
                         return reason
                 elif reason is IRQ_WINDOW_OPEN:
                     seat.came_back(reason)
                 else:
                     return reason
-
-    @staticmethod
-    def _late(deadline_ns: int | None) -> bool:
-        return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
 
     def _attend(self) -> None:
         self._attention = False
