@@ -107,14 +107,15 @@ def test_interrupt_is_followed_from_the_timer_to_its_end(engine: str) -> None:
     assert notes == []
     texts = [(vcpu, re.sub(r"\d+ ns( late)?|\d\.\d{9}", "N", text)) for vcpu, _, text in lines]
     start = texts.index(("-", "gsi 0 up (pit)"))
-    follows = [line for line in texts[start:] if line[1].startswith(("gsi", "ioapic", "lapic"))]
-    assert follows[:5] == [
+    follows = iter(texts[start:])  # on a busy host the next tick may come before the end of this one
+    for line in [
         ("-", "gsi 0 up (pit)"),
         ("-", "ioapic pin 2: sends vector 0x40 fixed edge to apic 0x0 (pit)"),
         ("vcpu0", "lapic: vector 0x40 requested (pit)"),
         ("vcpu0", "lapic: vector 0x40 delivered after N (pit)"),
         ("vcpu0", "lapic: vector 0x40 ended"),
-    ]
+    ]:
+        assert line in follows, line
     assert sum("delivered" in text for _, text in texts) == 3
     assert sum(text.startswith("pit expired") for _, text in texts) >= 3
 
