@@ -112,6 +112,10 @@ def test_processors_have_what_they_announce(engine: Engine, built: Path) -> None
     assert "ok CLWB of a register" in lines
 
 
+def test_a_processor_without_fences_announces_none(built: Path) -> None:
+    run("processor", built, {"engine": "soft"}, command_line="+", without=["fence"])
+
+
 def test_accesses_to_pages_are_what_their_entries_allow(engine: Engine, built: Path) -> None:
     # Some 9,600 of the 19 million ways: all of them take two minutes.
     lines = run("access", built, {"engine": engine}, of_the_host=True)
@@ -166,6 +170,14 @@ def test_a_kernel_of_32_bits_switches_tasks(engine: Engine, built: Path) -> None
         if engine.name == "kvm" and result.end is End.CRASH and not machine.console:
             pytest.skip("this host's KVM has no paging outside long mode")
         assert (result.end, result.status, machine.console) == (End.DEBUG_EXIT, PASSED, b"pcCinsdjv\n")
+
+
+def test_a_kernel_of_32_bits_starts_another_cpu(engine: Engine, built: Path) -> None:
+    with Machine(plain_kernel("protected", built), engine=engine, test_device=True, cpus=2) as machine:
+        result = machine.run(timeout=30)
+        if engine.name == "kvm" and result.end is End.CRASH and not machine.console:
+            pytest.skip("this host's KVM has no paging outside long mode")
+        assert (result.end, result.status, machine.console) == (End.DEBUG_EXIT, PASSED, b"pgoicClhrL\n")
 
 
 def test_code_without_a_header_may_have_the_test_device_too(engine: Engine) -> None:

@@ -190,6 +190,31 @@ static void segments(void)
     check(faults(change_levels, control4() ^ CR4_LA57) == 13, "the levels of paging do not change in 64-bit mode");
 }
 
+/* -- tagged addresses ---------------------------------------------------------------------------------------------- */
+
+#define TAG (1ul << 60)
+static u64 descriptor[2];
+static void load(u64 gva) { *(volatile u64 *)gva; }
+static void invalidate(u64 gva) { asm volatile(".byte 0x66, 0x0F, 0x38, 0x82, 0x18" : : "a"(gva), "b"(0ul) : "memory"); }
+
+static void tags(void)
+{
+    if (cpuid(7, 1).a >> 26 & 1) {
+        put("linear-address masking\n");
+        return;
+    }
+    check(faults(change_levels, control4() | 1 << 28) == 13, "no linear-address masking");
+    check(faults(load, (u64)descriptor ^ TAG) == 13, "a tagged address");
+    asm volatile("invlpg [%0]" : : "r"((u64)descriptor ^ TAG) : "memory");
+    if (!(cpuid(7, 0).b >> 10 & 1))
+        return;
+    descriptor[1] = (u64)descriptor;
+    check(!faults(invalidate, (u64)descriptor), "INVPCID of an address");
+    check(faults(invalidate, (u64)descriptor ^ TAG) == 13, "at a tagged one");
+    descriptor[1] ^= TAG;
+    check(faults(invalidate, (u64)descriptor) == 13, "of a tagged one");
+}
+
 int main(void)
 {
     set_up();
@@ -198,5 +223,6 @@ int main(void)
     user_pages();
     system_calls();
     segments();
+    tags();
     return failures;
 }
