@@ -52,7 +52,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("what", BAD_FILES)
-def test_bad_guest_file(belljar: Belljar, tmp_path: Path, what: str) -> None:
+def test_bad_guest_file_is_one_line_and_125(belljar: Belljar, tmp_path: Path, what: str) -> None:
     path = tmp_path / "guest"
     path.write_bytes(BAD_FILES[what])
     done = belljar("run", path, "--memory", "1M", "--timeout", 5)
@@ -152,7 +152,7 @@ def test_misspelt_sample_gets_a_hint(belljar: Belljar) -> None:
         ["--"],
     ],
 )  # fmt: skip
-def test_bad_options(belljar: Belljar, options: list[str]) -> None:
+def test_bad_options_are_one_line_and_125(belljar: Belljar, options: list[str]) -> None:
     done = belljar("run", "hello-real", *options)
     if options == ["--"]:
         assert done.status == 0  # the end of options, and nothing behind it

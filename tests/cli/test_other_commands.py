@@ -126,13 +126,13 @@ def test_help_has_examples(belljar: Belljar, name: str) -> None:
         assert all(status in done.out for status in ("124", "125", "130", "134", "135"))
 
 
-def test_version(process: Belljar) -> None:
+def test_version_is_one_line_on_stdout(process: Belljar) -> None:
     done = process("--version")
     assert (done.status, done.out) == (0, "belljar 0.1.0\n")
 
 
 @pytest.mark.parametrize(("words", "wanted"), [("belljar r", "run"), ("belljar run hello-l", "hello-long")])
-def test_shell_completion(words: str, wanted: str) -> None:
+def test_shell_completes_commands_and_samples(words: str, wanted: str) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": str(SOURCE),

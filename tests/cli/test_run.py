@@ -26,7 +26,7 @@ def test_greeting_is_all_that_a_good_run_says(belljar: Belljar, engine_name: str
     assert (done.status, done.out, done.err) == (0, GREETING, "")
 
 
-def test_process_greets(process: Belljar, kvm: object) -> None:
+def test_first_guest_greets_on_stdout_and_says_nothing_else(process: Belljar, kvm: object) -> None:
     done = process("run", "hello-long")
     assert (done.status, done.out, done.err) == (0, GREETING, "")
 
@@ -113,7 +113,7 @@ def test_stdin_is_the_serial_line(process: Belljar, kvm: object, guest: Guest) -
 
 
 @pytest.mark.parametrize("timeout", ["0.001", "1e8"])
-def test_unusual_time_limits(belljar: Belljar, kvm: object, timeout: str) -> None:
+def test_unusual_time_limits_are_taken(belljar: Belljar, kvm: object, timeout: str) -> None:
     assert belljar("run", "hello-real", "--timeout", timeout).status in (0, 124)
 
 

@@ -97,7 +97,7 @@ def test_events_survive_faults_of_the_hypervisors_in_their_delivery(chips: dict[
     assert "ok an NMI in an NMI" in run("events", built, chips, cpus=1)
 
 
-def test_software_events_do_too(engine: Engine, built: Path) -> None:
+def test_software_events_reach_kernels_as_they_expect(engine: Engine, built: Path) -> None:
     lines = run("events", built, {"engine": engine}, command_line="+", of_the_host=True)
     assert lines[-1] == "ok a gate whose segment is not present"
 

@@ -38,7 +38,7 @@ class Board:
         return vectors
 
 
-def test_capabilities() -> None:
+def test_capabilities_are_read_only() -> None:
     board = Board()
     assert board.read(BASE) == 0x00989680_8086A201
     assert board.read(comparator(0), 4) == 0x8030
@@ -128,7 +128,7 @@ def test_a_level_stays_up_until_its_status_is_cleared() -> None:
     assert (board.taken(), board.read(STATUS)) == ([], 0)
 
 
-def test_messages() -> None:
+def test_comparator_sends_messages_where_its_route_says() -> None:
     board = Board()
     board.write(comparator(2) + 0x10, 0xFEE00000 << 32 | 0x77)
     board.write(comparator(2), ENABLED | FSB)

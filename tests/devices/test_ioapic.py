@@ -36,7 +36,7 @@ class Board:
         self.write(0x10 + 2 * pin, low)
 
 
-def test_identification() -> None:
+def test_version_is_read_only_and_the_id_has_four_bits() -> None:
     board = Board()
     assert board.read(1) == 0x00170011
     assert Board(version=VERSION_WITH_EOI).read(1) == 0x00170020

@@ -144,7 +144,7 @@ def test_lowest_priority_picks_one_and_takes_turns_among_equals() -> None:
     assert cpus.requested(0x70) == []
 
 
-def test_init_and_start_up() -> None:
+def test_init_forgets_start_ups_before_it_and_resets_all_but_the_id() -> None:
     cpus = Cpus()
     lapic = cpus.lapics[3]
     cpus.send(0, DeliveryMode.STARTUP << 8 | 0x9A, 3)
@@ -419,7 +419,7 @@ def test_an_extint_message_asks_the_8259() -> None:
     pc.out(0x20, 0x20)
 
 
-def test_cpus_come_and_go() -> None:
+def test_messages_reach_cpus_that_are_there_only() -> None:
     cpus = Cpus(2)
     cpus.pc.chips.add_cpu(2).write(Reg.SVR, 0x1FF)
     assert cpus.pc.chips.signal_msi(0xFEEFF000, 0x41) == 3

@@ -113,7 +113,7 @@ def test_update_interrupts_come_each_second_until_acknowledged() -> None:
 
 
 @pytest.mark.parametrize(("rate", "hertz"), [(6, 1024), (15, 2), (1, 256), (3, 8192)])
-def test_periodic_interrupts(rate: int, hertz: int) -> None:
+def test_periodic_interrupts_come_at_their_rate(rate: int, hertz: int) -> None:
     board = Board()
     board.write(0x0A, 0x20 | rate)
     board.write(0x0B, 0x42)

@@ -221,7 +221,7 @@ def test_instruction_that_kvm_cannot_emulate_is_named_by_its_bytes(kvm: KvmEngin
         assert error.instruction.startswith(b"\x0f\x01\xd0")
 
 
-def test_msr_exits(kvm: KvmEngine) -> None:
+def test_unknown_msrs_end_runs_until_answered(kvm: KvmEngine) -> None:
     index = (0x1234_5678).to_bytes(4, "little")
     # mov ecx, 0x12345678; rdmsr; wrmsr; hlt
     with Small(kvm, b"\x66\xb9" + index + b"\x0f\x32\x0f\x30\xf4") as small:

@@ -104,7 +104,7 @@ def test_bootstrap_flag_is_the_vcpus_own(kvm: KvmEngine) -> None:
         assert second.get_special().apic_base >> 8 & 1 == 0
 
 
-def test_msrs_by_index(kvm: KvmEngine) -> None:
+def test_msrs_are_kept_left_out_or_refused_by_name(kvm: KvmEngine) -> None:
     with Small(kvm, HLT) as small:
         small.vcpu.set_msrs({IA32_STAR: 5})
         assert small.vcpu.get_msrs([IA32_STAR, NO_SUCH_MSR]) == {IA32_STAR: 5}

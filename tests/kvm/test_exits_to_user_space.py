@@ -155,7 +155,7 @@ def test_device_kinds_can_be_asked_for(vm: Vm) -> None:
         vm.create_device(99, test=True)
 
 
-def test_vfio_device(vm: Vm) -> None:
+def test_in_kernel_device_has_attributes_and_refuses_bad_values(vm: Vm) -> None:
     try:
         assert vm.create_device(4, test=True) is None  # KVM_DEV_TYPE_VFIO
     except KvmCallFailed:

@@ -44,7 +44,7 @@ def test_emulated_cpuid_is_a_table_of_its_own(system: Kvm) -> None:
     assert all(entry.function in {0, 1, 7, 0x80000001} for entry in system.emulated_cpuid())
 
 
-def test_hyperv_cpuid(system: Kvm) -> None:
+def test_hyperv_leaves_begin_at_40000000h_or_are_lacking_by_name(system: Kvm) -> None:
     if not system.check(caps.KVM_CAP_SYS_HYPERV_CPUID):
         with pytest.raises(CapabilityMissing, match="KVM_CAP_SYS_HYPERV_CPUID"):
             system.supported_hyperv_cpuid()
@@ -70,7 +70,7 @@ def test_machine_check_capabilities(system: Kvm) -> None:
     assert system.mce_capabilities() & 1 << 24  # IA32_MCG_CAP.MCG_SER_P: KVM always has it
 
 
-def test_system_attributes(system: Kvm) -> None:
+def test_system_attribute_tells_xsave_components(system: Kvm) -> None:
     need(system, caps.KVM_CAP_SYS_ATTRIBUTES)
     assert system.has_attribute(0, 0)  # KVM_X86_XCOMP_GUEST_SUPP
     assert system.get_attribute(0, 0) & 1  # x87

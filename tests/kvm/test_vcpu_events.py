@@ -103,7 +103,7 @@ def test_interrupt_shadow_is_kept(guest: Guest) -> None:
     assert guest.vcpu.get_events().interrupt.shadow & 1
 
 
-def test_mp_state(chips: Guest) -> None:
+def test_what_a_vcpu_waits_for_is_kept(chips: Guest) -> None:
     assert chips.vcpu.get_mp_state() == KVM_MP_STATE_RUNNABLE
     chips.vcpu.set_mp_state(KVM_MP_STATE_HALTED)
     assert chips.vcpu.get_mp_state() == KVM_MP_STATE_HALTED
@@ -111,7 +111,7 @@ def test_mp_state(chips: Guest) -> None:
         assert second.get_mp_state() == KVM_MP_STATE_UNINITIALIZED  # waits for INIT and SIPI
 
 
-def test_local_apic_registers(chips: Guest) -> None:
+def test_local_apic_registers_are_kept(chips: Guest) -> None:
     state = chips.vcpu.get_lapic()
     regs = bytearray(state.regs)
     assert regs[0x30] == 0x14  # the version register (SDM 3A 11.4.8)
@@ -152,7 +152,7 @@ def test_machine_check_lands_in_its_bank(system: Kvm, guest: Guest) -> None:
     assert guest.vcpu.get_msrs([0x400 + 4 * 2 + 1]) == {0x409: corrected}  # IA32_MC2_STATUS
 
 
-def test_time_stamp_counter(guest: Guest) -> None:
+def test_frequency_of_the_time_stamp_counter_is_told(guest: Guest) -> None:
     assert guest.vcpu.get_tsc_khz() > 100_000
 
 
@@ -183,7 +183,7 @@ def test_time_stamp_counter_frequency_of_the_vm(guest: Guest) -> None:
     guest.vm.set_tsc_khz(guest.vm.get_tsc_khz())
 
 
-def test_paravirtual_clock(guest: Guest) -> None:
+def test_paravirtual_clock_goes_on_from_where_it_is_set(guest: Guest) -> None:
     clock = guest.vm.get_clock()
     clock.clock = 10**15
     clock.flags = 0
@@ -197,7 +197,7 @@ def test_pausing_a_clock_that_the_guest_does_not_use(guest: Guest) -> None:
     assert caught.value.errno == 22
 
 
-def test_single_step(guest: Guest) -> None:
+def test_single_step_stops_after_each_instruction(guest: Guest) -> None:
     guest.load(b"\x90\x40\xf4")
     guest.vcpu.set_guest_debug(KVM_GUESTDBG_SINGLESTEP)
     for after in (1, 2):
@@ -209,7 +209,7 @@ def test_single_step(guest: Guest) -> None:
     guest.run_to(KVM_EXIT_HLT)
 
 
-def test_hardware_breakpoint(guest: Guest) -> None:
+def test_hardware_breakpoint_stops_before_the_instruction(guest: Guest) -> None:
     guest.load(b"\x90\x90\x40\xf4")
     guest.vcpu.set_guest_debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, (CODE_GPA + 2, 0, 0, 0, 0, 0, 0, 0x402))
     guest.run_to(KVM_EXIT_DEBUG)

@@ -18,7 +18,7 @@ IA32_TSC, IA32_EFER, IA32_STAR, IA32_KERNEL_GS_BASE = 0x10, 0xC000_0080, 0xC000_
 NO_SUCH_MSR = 0x1234_5678
 
 
-def test_registers(guest: Guest) -> None:
+def test_general_registers_are_kept(guest: Guest) -> None:
     wanted = kvm_regs(**{name: number + 1 << 32 for number, name in enumerate(kvm_regs.fields)} | {"rflags": 0x202})
     guest.vcpu.set_regs(wanted)
     assert guest.vcpu.get_regs() == wanted
@@ -31,7 +31,7 @@ def test_vcpu_begins_as_after_reset(guest: Guest) -> None:
     assert sregs.cr0 == 0x6000_0010
 
 
-def test_special_registers(guest: Guest) -> None:
+def test_special_registers_are_kept(guest: Guest) -> None:
     sregs = guest.vcpu.get_sregs()
     sregs.gdt.base, sregs.gdt.limit = 0x2000, 0x37
     sregs.ds.selector, sregs.ds.base = 0x123, 0x1230
@@ -56,7 +56,7 @@ def test_impossible_special_registers_are_refused(guest: Guest) -> None:
         guest.vcpu.set_sregs(sregs)
 
 
-def test_fpu(guest: Guest) -> None:
+def test_x87_and_sse_registers_are_kept(guest: Guest) -> None:
     fpu = guest.vcpu.get_fpu()
     fpu.fcw = 0x27F
     fpu.xmm = bytes(range(256))
@@ -85,7 +85,7 @@ def test_extended_control_registers(guest: Guest) -> None:
         guest.vcpu.set_xcrs({0: 2})  # SSE without x87
 
 
-def test_debug_registers(guest: Guest) -> None:
+def test_debug_registers_are_kept(guest: Guest) -> None:
     need(guest.vcpu, caps.KVM_CAP_DEBUGREGS)
     regs = guest.vcpu.get_debugregs()
     regs.db = (0x1000, 0x2000, 0x3000, 0x4000)
@@ -93,7 +93,7 @@ def test_debug_registers(guest: Guest) -> None:
     assert guest.vcpu.get_debugregs().db == (0x1000, 0x2000, 0x3000, 0x4000)
 
 
-def test_msrs(guest: Guest) -> None:
+def test_msrs_are_kept(guest: Guest) -> None:
     assert guest.vcpu.set_msrs({IA32_STAR: 0x23_0008_0000_0000, IA32_KERNEL_GS_BASE: 5}) is None
     assert guest.vcpu.get_msrs([IA32_STAR, IA32_KERNEL_GS_BASE]) == {
         IA32_STAR: 0x23_0008_0000_0000,
@@ -150,7 +150,7 @@ def test_paravirtual_cpuid_can_be_enforced(guest: Guest) -> None:
     guest.vcpu.enforce_paravirtual_cpuid()
 
 
-def test_registers_by_id(guest: Guest) -> None:
+def test_register_set_by_id_is_the_same_as_the_msr(guest: Guest) -> None:
     need(guest.vcpu, caps.KVM_CAP_ONE_REG)
     guest.vcpu.set_one_reg(msr_register_id(IA32_STAR), 77)
     assert guest.vcpu.get_one_reg(msr_register_id(IA32_STAR)) == 77

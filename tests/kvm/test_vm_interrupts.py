@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,9 +20,9 @@ from belljar.kvm.abi.flags import (
 )
 from belljar.kvm.abi.run import KVM_EXIT_HLT, KVM_EXIT_IO
 from belljar.kvm.abi.structs import kvm_irq_routing_entry
-from kvm.guest import Guest, need
+from kvm.guest import Guest, deadline, need
 
-APIC_MSI_ADDRESS = 0xFEE0_0000
+APIC_MSI_GPA = 0xFEE0_0000
 VECTOR = 0x30
 HANDLER_GPA = 0x2000
 
@@ -59,7 +60,7 @@ def expect_vector(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("chip", [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE])
-def test_state_of_an_8259(chips: Guest, chip: int) -> None:
+def test_state_of_an_8259_is_kept(chips: Guest, chip: int) -> None:
     state = chips.vm.get_irqchip(chip)
     assert state.chip_id == chip
     state.chip.pic.imr = 0xA5
@@ -69,7 +70,7 @@ def test_state_of_an_8259(chips: Guest, chip: int) -> None:
     assert (back.imr, back.irq_base) == (0xA5, 0x20)
 
 
-def test_state_of_the_ioapic(chips: Guest) -> None:
+def test_state_of_the_ioapic_is_kept(chips: Guest) -> None:
     state = chips.vm.get_irqchip(KVM_IRQCHIP_IOAPIC)
     assert state.chip.ioapic.base_address == 0xFEC0_0000
     entries = list(state.chip.ioapic.redirtbl)
@@ -85,7 +86,7 @@ def test_unknown_chip_is_refused(chips: Guest) -> None:
 
 
 def test_msi_reaches_the_guest(chips: Guest) -> None:
-    assert chips.vm.signal_msi(APIC_MSI_ADDRESS, VECTOR) > 0
+    assert chips.vm.signal_msi(APIC_MSI_GPA, VECTOR) > 0
     expect_vector(chips)
 
 
@@ -113,7 +114,7 @@ def test_line_status_says_what_became_of_it(chips: Guest) -> None:
 
 
 def test_irqfd_through_a_route_reaches_the_guest(chips: Guest) -> None:
-    chips.vm.set_gsi_routing([MsiRoute(24, APIC_MSI_ADDRESS, VECTOR), IrqchipRoute(0, KVM_IRQCHIP_PIC_MASTER, 0)])
+    chips.vm.set_gsi_routing([MsiRoute(24, APIC_MSI_GPA, VECTOR), IrqchipRoute(0, KVM_IRQCHIP_PIC_MASTER, 0)])
     eventfd = os.eventfd(0)
     try:
         chips.vm.add_irqfd(eventfd, 24)
@@ -126,11 +127,21 @@ def test_irqfd_through_a_route_reaches_the_guest(chips: Guest) -> None:
         os.close(eventfd)
 
 
-def test_resampling_irqfd(chips: Guest) -> None:
+def line_is_up(chips: Guest, pin: int) -> bool:
+    """Whether the IOAPIC sees a level at a pin."""
+    return bool(chips.vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic.irr >> pin & 1)
+
+
+def test_resampling_irqfd_holds_its_line_up(chips: Guest) -> None:
     need(chips.vm, caps.KVM_CAP_IRQFD_RESAMPLE)
     trigger, resample = os.eventfd(0), os.eventfd(0)
     try:
         chips.vm.add_irqfd(trigger, 12, resample=resample)
+        assert not line_is_up(chips, 12)
+        os.eventfd_write(trigger, 1)
+        until = deadline()
+        while not line_is_up(chips, 12):  # the kernel raises it by a thread of its own
+            assert time.monotonic_ns() < until
         chips.vm.remove_irqfd(trigger, 12)
     finally:
         os.close(trigger)
@@ -139,7 +150,7 @@ def test_resampling_irqfd(chips: Guest) -> None:
 
 def test_routes_may_be_given_as_the_kernels_own(chips: Guest) -> None:
     entry = kvm_irq_routing_entry(gsi=30, type=2)
-    entry.u.msi.address_lo, entry.u.msi.data = APIC_MSI_ADDRESS, VECTOR
+    entry.u.msi.address_lo, entry.u.msi.data = APIC_MSI_GPA, VECTOR
     chips.vm.set_gsi_routing([entry])
     chips.vm.set_irq_line(30, True)
     expect_vector(chips)
@@ -150,7 +161,7 @@ def test_impossible_route_is_refused(chips: Guest) -> None:
         chips.vm.set_gsi_routing([IrqchipRoute(0, 77, 0)])
 
 
-def test_state_of_the_8254(chips: Guest) -> None:
+def test_state_of_the_8254_is_kept(chips: Guest) -> None:
     chips.vm.create_pit()
     state = chips.vm.get_pit()
     state.channels[2].count = 0x1234
@@ -176,7 +187,7 @@ def test_split_irqchip_has_only_local_apics(system: Kvm) -> None:
                 vm.get_irqchip(KVM_IRQCHIP_PIC_MASTER)
 
 
-def test_x2apic_ids_of_32_bits(vm: Vm) -> None:
+def test_x2apic_ids_of_32_bits_can_be_asked_for(vm: Vm) -> None:
     if not need(vm, caps.KVM_CAP_X2APIC_API) & KVM_X2APIC_API_USE_32BIT_IDS:
         pytest.skip("this host's KVM lacks KVM_X2APIC_API_USE_32BIT_IDS")
     vm.use_x2apic_ids(KVM_X2APIC_API_USE_32BIT_IDS)

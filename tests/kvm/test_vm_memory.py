@@ -173,7 +173,7 @@ def test_dirty_rings_come_before_vcpus(guest: Guest) -> None:
         guest.vm.enable_dirty_rings(1024)
 
 
-def test_shadow_page_limit(vm: Vm) -> None:
+def test_shadow_page_limit_is_kept_and_has_a_least(vm: Vm) -> None:
     need(vm, caps.KVM_CAP_MMU_SHADOW_CACHE_CONTROL)
     vm.set_mmu_pages(128)
     with pytest.raises(KvmCallFailed):

@@ -164,7 +164,7 @@ def test_zeroing_gives_whole_pages_back_to_the_host():
         assert region.allocated == 2 * PAGE
 
 
-def test_region_lookup(memory):
+def test_regions_are_found_by_any_address_in_them(memory):
     assert memory.find(0).name == "low"
     assert memory.find(6 * PAGE - 1).name == "next"
     assert memory.find(6 * PAGE) is None

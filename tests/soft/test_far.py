@@ -140,7 +140,7 @@ def test_call_gate_to_an_inner_level_copies_parameters():
     [(CODE0, 0, 3, 13, FREE), (0, 3, 3, 13, 0), (DATA0, 3, 3, 13, DATA0), (0x1238, 3, 3, 13, 0x1238),
      (CODE3, 3, 0, 13, CODE3 & ~3)],
 )  # fmt: skip
-def test_call_gate_refusals(target, dpl, cpl, vector, error):
+def test_call_gate_refuses_what_the_levels_forbid(target, dpl, cpl, vector, error):
     with gate_guest(cpl, target, dpl=dpl) as guest:
         end = guest.run("""
         9a000000007000  call 0x70:0

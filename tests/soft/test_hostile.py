@@ -109,5 +109,5 @@ def test_pure_noise_ends_and_nothing_else(name, soft_engine):
 @pytest.mark.soak
 @pytest.mark.parametrize("make", [system_guest, noise_guest])
 @pytest.mark.parametrize("name", WORLDS)
-def test_many_hostile_guests(name, make, soft_engine):
+def test_many_hostile_guests_end_properly(name, make, soft_engine):
     run_guests(soft_engine, name, SOAK_COUNT, "soak", make)

@@ -57,7 +57,7 @@ def called(call: str, **options: object) -> int:
         ("0xFFFFFFFF", -ENOSYS),
     ],
 )
-def test_answers(call: str, answer: int) -> None:
+def test_hypercall_answers_as_the_kernel_does(call: str, answer: int) -> None:
     assert called(call) == answer % U64
 
 

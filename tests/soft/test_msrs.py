@@ -101,7 +101,7 @@ def test_address_msrs_go_by_the_widest_address_that_the_processor_has(index):
         (0x1B, 0xFEE00901, False),
     ],
 )
-def test_msr_values(index, value, good):
+def test_msr_takes_good_values_and_faults_on_others(index, value, good):
     with LongGuest() as guest:
         end = wrmsr(guest, index, value)
         assert end.vector == (None if good else 13)

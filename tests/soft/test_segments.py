@@ -244,7 +244,7 @@ def test_long_mode_lar_refuses_16_bit_system_types():
         assert (end.registers[RCX], end.registers[RDX]) == (0x100, 0x67)
 
 
-def test_verr_and_verw():
+def test_verr_and_verw_say_what_may_be_read_and_written():
     with ProtectedGuest(cpl=3) as guest:
         end = guest.run("""
         b823000000  mov eax, 0x23

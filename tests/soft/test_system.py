@@ -94,7 +94,7 @@ PRIVILEGED = [
 
 
 @pytest.mark.parametrize("text", PRIVILEGED, ids=lambda text: " ".join(text.split()[1:]))
-def test_user_code_may_not(text):
+def test_privileged_instructions_fault_at_cpl3(text):
     with ProtectedGuest(3) as guest:
         end = guest.run(text)
         assert (end.vector, end.error, end.returns[0]) == (13, 0, CODE)
@@ -189,7 +189,7 @@ def test_what_is_not_enabled_is_undefined(text):
     ("value", "vector"),
     [(0x11, None), (0x80000010, 13), (0x20000011, 13), (0x60000011, None), (0x1FFAFFC0 | 0x11, None)],
 )
-def test_cr0_combinations(value, vector):
+def test_cr0_refuses_impossible_combinations(value, vector):
     with ProtectedGuest() as guest:
         guest.cpu.put(RAX, value)
         end = guest.run("""

@@ -151,7 +151,7 @@ def test_syscall_is_for_64_bit_code_with_sce():
         )
 
 
-def test_sysenter_and_sysexit():
+def test_sysenter_goes_to_its_target_and_sysexit_returns():
     with system_call_guest(3) as guest:
         guest.cpu.put(RFLAGS, IF | 2)
         guest.write(

@@ -198,7 +198,7 @@ def test_msr_bitmap_chooses_the_msrs(bench: Bench) -> None:
     assert bench.enter(1) == Reason.RDMSR
 
 
-def test_cr0_mask_and_shadow(bench: Bench) -> None:
+def test_cr0_shadow_is_read_and_a_change_of_it_exits(bench: Bench) -> None:
     bench.write(Field.CR0_MASK, 1 << 5)
     bench.write(Field.CR0_SHADOW, 1 << 5)
     bench.code("0f 20 c0 0f 22 c0 83 e0 df 0f 22 c0")  # mov eax, cr0; mov cr0, eax; and eax, ~0x20; mov cr0, eax

@@ -113,7 +113,7 @@ def test_gates_round_trip(long_mode, offset, selector, kind, dpl, present, extra
     assert is_gate(raw[:8])
 
 
-def test_known_gates():
+def test_gate_is_encoded_as_the_manual_draws_it():
     gate = Gate(0x10, 0xFFFFFFFF81234567, 14, 3, ist=2)
     assert encode_gate(gate, long_mode=True) == bytes.fromhex("6745100002ee2381ffffffff00000000")
     assert describe_gate(gate) == "interrupt gate -> 0x10:0xffffffff81234567 dpl 3 ist 2"

@@ -50,7 +50,7 @@ def test_every_value_has_words(value):
         (0x12345678, "0x12345678"),
     ],
 )
-def test_msr_names(number, name):
+def test_msr_has_the_name_of_the_manual(number, name):
     assert msr_name(number) == name
 
 
@@ -101,7 +101,7 @@ def test_any_cpuid_result_decodes(values):
             assert values[cpuid.REGISTERS.index(where.register)] >> where.bit & 1
 
 
-def test_processor_signature():
+def test_processor_signature_has_extended_family_and_model():
     skylake = cpuid.processor_signature(0x506E3)
     assert (skylake.family, skylake.model, skylake.stepping) == (6, 0x5E, 3)
     zen = cpuid.processor_signature(0x00800F11)
