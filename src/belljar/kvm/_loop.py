@@ -449,9 +449,8 @@ class RunLoop:
         error: cython.int = 0
         number: cython.uint
         reason: cython.int
-        port_read = port_write = mmio_read = mmio_write = (
-            None  # looked up once a run, and only if there is an exit for them
-        )
+        # Looked up once a run, and only if there is an exit for them.
+        port_read = port_write = mmio_read = mmio_write = None
         if self.batcher is not None and self.watched and self.batcher.active:
             self.batcher.suspend()
         self.tick_ns = FIRST_SLEEP_TICK_NS
