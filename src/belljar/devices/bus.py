@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import RLock
 from typing import Protocol
 
@@ -199,11 +200,14 @@ class Bus:
 
 
 class LockedBus(Bus):
-    """A bus for several vCPU threads: one access at a time, machine-wide, so that devices need no locks of their own."""
+    """A bus for several vCPU threads: one access at a time, machine-wide, so that devices need no locks of their own.
 
-    def __init__(self) -> None:
+    `lock` must be re-entrant; an RLock if none is given.
+    """
+
+    def __init__(self, lock: AbstractContextManager[object] | None = None) -> None:
         super().__init__()
-        self.lock = self._lock = RLock()
+        self.lock = self._lock = RLock() if lock is None else lock
 
     def port_read(self, port: int, size: int) -> int:
         """As `Bus.port_read`."""

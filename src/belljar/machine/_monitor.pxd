@@ -7,12 +7,14 @@ cdef extern from *:
     #endif
     #include <errno.h>
     #include <limits.h>
+    #include <pthread.h>
     #include <linux/futex.h>
     #include <sys/syscall.h>
     #include <time.h>
     #include <unistd.h>
 
     #define NO_DEADLINE LLONG_MAX
+    #define EVERYONE INT_MAX
     #define EVERY_CHANNEL FUTEX_BITSET_MATCH_ANY
 
     /* Sleeps as long as `*word` is `seen`, until `until_ns` of CLOCK_MONOTONIC at the latest (futex(2)). 0 or errno. */
@@ -24,14 +26,16 @@ cdef extern from *:
                        until_ns == NO_DEADLINE ? NULL : &until, NULL, channels) ? errno : 0;
     }
 
-    static void belljar_wake(unsigned *word, unsigned channels) {
-        syscall(SYS_futex, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, INT_MAX, NULL, NULL, channels);
+    static void belljar_wake(unsigned *word, int threads, unsigned channels) {
+        syscall(SYS_futex, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, threads, NULL, NULL, channels);
     }
     """
     const long long NO_DEADLINE
     const unsigned EVERY_CHANNEL
+    const int EVERYONE
     int belljar_wait(unsigned *word, unsigned seen, long long until_ns, unsigned channels) noexcept nogil
-    void belljar_wake(unsigned *word, unsigned channels) noexcept nogil
+    void belljar_wake(unsigned *word, int threads, unsigned channels) noexcept nogil
+    unsigned long pthread_self() noexcept nogil
 
 
 cdef inline unsigned channel(int who) noexcept:
@@ -39,13 +43,15 @@ cdef inline unsigned channel(int who) noexcept:
 
 
 cdef class Monitor:
-    cdef object lock
-    cdef object enter
-    cdef object leave
-    cdef object let_go
-    cdef object take_back
-    cdef object is_owned
+    cdef unsigned long owner
+    cdef unsigned held
+    cdef unsigned freed
+    cdef int contenders
     cdef unsigned turn
     cdef int waiting
 
+    cdef int take(self, unsigned times, bint interruptible) except -1
+    cdef int give(self) except -1
+    cdef int free(self) noexcept
+    cdef int check(self) except -1
     cdef int wake(self, unsigned channels) except -1

@@ -2,7 +2,8 @@
 
 `threading.Condition` makes a new lock for each wait and takes a timeout, which has to be worked out from a deadline; a
 guest that idles waits hundreds of times a second, each time with cold caches, and that is most of what it costs. Here a
-wait is one futex(2) with an absolute deadline (FUTEX_WAIT_BITSET, CLOCK_MONOTONIC).
+wait is one futex(2) with an absolute deadline (FUTEX_WAIT_BITSET, CLOCK_MONOTONIC), and the lock is three numbers that only
+who has the GIL looks at.
 """
 
 # ruff: noqa: F821  (the C names come from _monitor.pxd)
@@ -19,37 +20,76 @@ EVERYBODY = -1
 
 @cython.cclass
 class Monitor:
-    """`lock`, which must be re-entrant (`threading.RLock`), and a way to wait until somebody who holds it notifies.
+    """A re-entrant lock, and a way to wait until somebody who holds it notifies.
 
     How a wake-up cannot be lost: `notify_all` changes `turn` under the lock; who waits has read it under the lock, too, and
-    the kernel compares the two once more before it puts the thread to sleep.
+    the kernel compares the two once more before it puts the thread to sleep. The same with `freed`, which each release
+    changes, and whoever waits for the lock itself.
 
     Who waits may do so as one of many, by a number: `notify` leaves the others asleep, but for those whose numbers are the
     same modulo 32 (a futex has so many channels), and for EVERYBODY.
     """
 
-    def __cinit__(self, lock):
-        self.lock = lock
-        self.enter = lock.__enter__
-        self.leave = lock.release
-        self.let_go = lock._release_save
-        self.take_back = lock._acquire_restore
-        self.is_owned = lock._is_owned
-
     def __enter__(self):
-        self.enter()
+        self.take(1, True)
         return self
 
     def __exit__(self, kind, error, traceback):
-        self.leave()
+        self.give()
 
     def acquire(self, blocking: cython.bint = True) -> bool:
-        """Take the lock; False if another thread has it and this one is not to wait."""
-        return self.lock.acquire(blocking)
+        """Take the lock; False if another thread has it and this one is not to wait.
+
+        Signal handlers run while it waits, and what they raise is raised here, without the lock.
+        """
+        if not blocking and self.owner != 0 and self.owner != pthread_self():
+            return False
+        self.take(1, True)
+        return True
 
     def release(self) -> None:
-        """Let go of the lock. Raises RuntimeError if this thread does not have it."""
-        self.leave()
+        """Let go of the lock, if it was taken once. Raises EngineError if this thread does not have it."""
+        self.give()
+
+    def take(self, times, interruptible):
+        """Have the lock, `times` more than before."""
+        seen: cython.uint
+        error: cython.int
+        thread: cython.ulong = pthread_self()
+        if self.owner != thread:
+            while self.owner != 0:  # from here to its end nobody else runs, but while this thread waits
+                seen = self.freed
+                self.contenders += 1
+                with cython.nogil:
+                    error = belljar_wait(cython.address(self.freed), seen, NO_DEADLINE, EVERY_CHANNEL)
+                self.contenders -= 1
+                if error == EINTR and interruptible:
+                    PyErr_CheckSignals()
+            self.owner = thread
+        self.held += times
+        return 0
+
+    def give(self):
+        """Let go of the lock once."""
+        self.check()
+        self.held -= 1
+        if self.held == 0:
+            self.free()
+        return 0
+
+    def free(self):
+        """Nobody has the lock."""
+        self.owner = 0
+        self.freed += 1
+        if self.contenders:
+            belljar_wake(cython.address(self.freed), 1, EVERY_CHANNEL)
+        return 0
+
+    def check(self):
+        """Whether this thread has the lock. Raises EngineError."""
+        if self.owner != pthread_self():
+            raise EngineError("a monitor is used by who has its lock")
+        return 0
 
     def notify_all(self) -> None:
         """Wake whoever waits. Raises EngineError without the lock."""
@@ -59,13 +99,12 @@ class Monitor:
         """Wake who waits as number `who`, 0 or more, or as EVERYBODY. Raises EngineError without the lock."""
         self.wake(channel(who))
 
-    def wake(self, channels: cython.uint):
+    def wake(self, channels):
         """Nobody is woken in vain: the system call is left out where nobody waits."""
-        if not self.is_owned():
-            raise EngineError("a monitor is notified by who has its lock")
+        self.check()
         self.turn += 1
         if self.waiting:
-            belljar_wake(cython.address(self.turn), channels)
+            belljar_wake(cython.address(self.turn), EVERYONE, channels)
         return 0
 
     def wait_until(self, deadline_ns, who: cython.int = EVERYBODY) -> bool:
@@ -77,13 +116,14 @@ class Monitor:
         until_ns: cython.longlong = NO_DEADLINE
         seen: cython.uint = self.turn
         channels: cython.uint = channel(who)
+        held: cython.uint = self.held
         error: cython.int = EINTR
-        if not self.is_owned():
-            raise EngineError("a monitor is waited for by who has its lock")
+        self.check()
         if deadline_ns is not None and deadline_ns < NO_DEADLINE:
             until_ns = 0 if deadline_ns < 0 else deadline_ns
         PyErr_CheckSignals()  # compiled callers may not have looked since one came
-        held = self.let_go()
+        self.held = 0
+        self.free()
         self.waiting += 1
         try:
             while error == EINTR:
@@ -93,5 +133,5 @@ class Monitor:
                     PyErr_CheckSignals()
         finally:
             self.waiting -= 1
-            self.take_back(held)
+            self.take(held, False)
         return self.turn != seen

@@ -1,11 +1,9 @@
-from threading import RLock
 from types import TracebackType
 from typing import Final
 
 EVERYBODY: Final = -1
 
 class Monitor:
-    def __init__(self, lock: RLock) -> None: ...
     def __enter__(self) -> Monitor: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /

@@ -13,6 +13,7 @@ from belljar.devices.rtc import DEFAULT_START
 from belljar.devices.serial import Serial
 from belljar.devices.small_pc import SmallPc
 from belljar.errors import FeatureUnsupported
+from belljar.machine._monitor import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ COM1_GSI = 4
 
 def attach_chips(machine: Machine) -> Bus:
     """Make the chips that the machine chose, and the PC around them, on a new bus."""
-    bus = LockedBus() if machine.engine.threaded else Bus()
+    bus = LockedBus(Monitor()) if machine.engine.threaded else Bus()
     connect_pit: Callable[[bool], None]
     clock: Clock
     assert machine.vm is not None
@@ -38,6 +39,7 @@ def attach_chips(machine: Machine) -> Bus:
 
         machine.interrupts = EngineInterrupts(machine.vm)
         assert isinstance(bus, LockedBus)
+        assert isinstance(bus.lock, Monitor)
         clock = machine.timers = TimerThread(bus.lock)
         connect_pit = machine.vm.connect_timer
     else:

@@ -173,7 +173,8 @@ class OwnInterrupts:
 
     def _make_lock(self, bus: Bus) -> Lockable:
         assert isinstance(bus, LockedBus)
-        return Monitor(bus.lock)
+        assert isinstance(bus.lock, Monitor)
+        return bus.lock
 
     def _make_chips(self, cpus: int) -> InterruptChips:
         return InterruptChips(self.clock, cpus=cpus, wake=self._wake)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
-from threading import RLock
 from typing import TYPE_CHECKING, Final
 
 from belljar.devices.apic_message import DeliveryMode
@@ -62,7 +61,9 @@ class GuardedWindow(LapicWindow):
     task priority, without an exit of its own.
     """
 
-    def __init__(self, lapic: Lapic, bus: Bus, lock: RLock, follow: Callable[[], None]) -> None:
+    def __init__(
+        self, lapic: Lapic, bus: Bus, lock: AbstractContextManager[object], follow: Callable[[], None]
+    ) -> None:
         super().__init__(lapic, bus)
         self._lock = lock
         self._follow = follow
@@ -87,7 +88,13 @@ class Seat:
     """
 
     def __init__(
-        self, cpu: Cpu, lapic: Lapic, bus: Bus, lock: RLock | None = None, *, tsc_deadline: bool = False
+        self,
+        cpu: Cpu,
+        lapic: Lapic,
+        bus: Bus,
+        lock: AbstractContextManager[object] | None = None,
+        *,
+        tsc_deadline: bool = False,
     ) -> None:
         self.cpu = cpu
         cpu.keeper = self

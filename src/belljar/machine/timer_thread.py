@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from threading import Condition, RLock, Thread
+import time
+from threading import Thread
 from typing import Final
 
-from belljar.devices.clock import NS_PER_SECOND, HostClock
+from belljar.devices.clock import HostClock
+from belljar.machine._monitor import Monitor
 from belljar.machine.threads import start
 
 SHORTEST_WAIT_NS: Final = 50_000
@@ -15,9 +17,9 @@ SHORTEST_WAIT_NS: Final = 50_000
 class TimerThread(HostClock):
     """A clock whose timers run under `lock`, the bus's own. The thread is there from the first timer on, until `close`."""
 
-    def __init__(self, lock: RLock) -> None:
+    def __init__(self, lock: Monitor) -> None:
         super().__init__(earlier=self._notice)
-        self._changed = Condition(lock)
+        self._lock = lock
         self._runner: Thread | None = None
         self._closed = False
 
@@ -26,24 +28,24 @@ class TimerThread(HostClock):
         if self._runner is None:
             self._start()
         else:
-            self._changed.notify()
+            self._lock.notify_all()
 
     def _start(self) -> None:
         self._runner = Thread(target=self._work, name="belljar-timers", daemon=True)
         start([self._runner])
 
     def _work(self) -> None:
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 self.run_due()
                 first_ns = self.next_deadline_ns()
                 left_ns = None if first_ns is None else max(first_ns - self.now_ns(), SHORTEST_WAIT_NS)
-                self._changed.wait(None if left_ns is None else left_ns / NS_PER_SECOND)
+                self._lock.wait_until(None if left_ns is None else time.monotonic_ns() + left_ns)
 
     def close(self) -> None:
         """No timer runs any more. Harmless when repeated."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify()
+            self._lock.notify_all()
         if self._runner is not None:
             self._runner.join()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock, RLock
+from threading import Lock
 
 from belljar.machine._monitor import EVERYBODY, Monitor
 
@@ -15,7 +15,7 @@ class TurnLock:
     """
 
     def __init__(self, call: Callable[[], None]) -> None:
-        self._monitor = Monitor(RLock())
+        self._monitor = Monitor()
         self._counting = Lock()
         self._call = call
         self.callers = 0
