@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from errno import EIO
 
 import pytest
@@ -204,3 +205,38 @@ def test_bits_of_efer_need_their_features(engine: KvmEngine) -> None:
     assert may_set_efer(bare, 0, 1, paging=False)
     for bit in (8, 10, 11, 12, 14, 21):
         assert not may_set_efer(bare, 0, 1 << bit, paging=False)
+
+
+ENDLESS = "main:\n mov ecx, 0x174\n1: rdmsr\n jmp 1b\n"
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("irqchip", [None, "kernel", "user"])
+def test_a_watched_guest_that_does_nothing_else_ends_all_the_same(
+    engine: KvmEngine, irqchip: str | None, cpus: int
+) -> None:
+    with Machine(guest(ENDLESS), engine=engine, irqchip=irqchip, cpus=cpus, mode="long") as machine:
+        written: list[str] = []
+        observe = KindTrace(machine, frozenset({"msr"}), written.append).observe
+        assert machine.run(timeout=0.1, observer=observe).end is End.TIMEOUT
+        timer = threading.Timer(0.05, machine.stop)
+        timer.start()
+        assert machine.run(timeout=20, observer=observe).end is End.STOPPED
+        timer.join()
+        counted = len(written)
+        assert counted > 10
+        with pytest.raises(KeyboardInterrupt):
+            machine.run(timeout=20, observer=interrupt_after(20))
+    assert len(written) > counted
+
+
+def interrupt_after(exits: int) -> Callable[[object], None]:
+    """An observer that has had enough after so many exits."""
+    seen: list[object] = []
+
+    def observe(exit: object) -> None:
+        seen.append(exit)
+        if len(seen) >= exits:
+            raise KeyboardInterrupt
+
+    return observe
