@@ -130,8 +130,9 @@ TAKE = st.just([("take", 0, 0)])
 
 def initialize(port: int, base: int, flags: int, mask: int, with_icw4: bool) -> list[tuple]:
     # The kernel's ICW1 ends some interrupts in service, the data sheet's none: leave none. It also looks for requests only
-    # with the mask that follows: leave no line up.
-    words = [(port, 0x20)] * 8
+    # with the mask that follows: leave no line up. And to its master the slave's request is an edge again.
+    words = [(SLAVE, 0x10), (SLAVE + 1, base), (SLAVE + 1, 2)] if port == MASTER else []
+    words += [(port, 0x20)] * 8
     words += [(port, 0x10 | with_icw4), (port + 1, base), (port + 1, 4 if port == MASTER else 2)]
     words += [(port + 1, flags & 0x12 | 1)] if with_icw4 else []
     down = [("line", gsi, 0) for gsi in range(16) if gsi != 2]

@@ -177,6 +177,20 @@ def test_polling_takes_the_request_as_an_acknowledgement_would() -> None:
     assert board.read(MASTER) == 0, "only the first read after the command polls"
 
 
+def test_a_master_that_is_polled_has_the_slaves_request_once_until_the_slave_is_polled_too() -> None:
+    board = Board()
+    board.pulse(12, 15)
+    board.write(MASTER, 0x0C)
+    assert board.read(MASTER) == 0x82
+    assert (board.irr(MASTER), board.isr(MASTER)) == (0, 4)
+    board.write(MASTER, EOI)
+    assert (board.irr(MASTER), board.int) == (0, False)  # the slave's INT has not fallen, so there is no edge
+    board.write(SLAVE, 0x0C)
+    assert board.read(SLAVE) == 0x84
+    board.write(SLAVE, EOI)
+    assert (board.irr(MASTER), board.int) == (4, True)
+
+
 def test_a_level_is_requested_again_until_it_falls() -> None:
     board = Board()
     board.write(ELCR, 0x20)

@@ -326,7 +326,7 @@ class PicPair:
                     pin, vector = -1, slave.base + SPURIOUS_PIN
                     self._count_spurious(cpu, vector)
                 else:
-                    slave.acknowledge(inner)
+                    self._acknowledge_slave(inner)
                     pin, vector = inner + 8, slave.base + inner
             if pin >= 0 and self._counts is not None:
                 self._count_taken(cpu, pin, vector)
@@ -335,6 +335,11 @@ class PicPair:
             self._output(False)  # INT falls with INTA, so that the next request is an edge again
         self._update()
         return vector
+
+    def _acknowledge_slave(self, pin: int) -> None:
+        """INTA for the slave: its INT falls, so that the next request is an edge for the master."""
+        self.chips[1].acknowledge(pin)
+        self.chips[0].set_pin(CASCADE_PIN, False)
 
     def _count_taken(self, cpu: int, pin: int, vector: int) -> None:
         counts = self._counts
@@ -360,7 +365,10 @@ class PicPair:
         pin = chip.request()
         if pin < 0:
             return SPURIOUS_PIN
-        chip.acknowledge(pin)
+        if chip.master:
+            chip.acknowledge(pin)
+        else:
+            self._acknowledge_slave(pin)
         if self._counts is not None:
             self._count_taken(POLLED, pin if chip.master else pin + 8, chip.base + pin)
         self._update()
@@ -368,12 +376,9 @@ class PicPair:
 
     def _update(self) -> None:
         master, slave = self.chips
-        if slave.request() >= 0:
-            # the slave lowers INT at each INTA and raises it for the next request: an edge for every one
-            master.set_pin(CASCADE_PIN, False)
-            master.set_pin(CASCADE_PIN, True)
-        elif master.pins & 1 << CASCADE_PIN:
-            master.set_pin(CASCADE_PIN, False)
+        cascaded = slave.request() >= 0
+        if cascaded != bool(master.pins & 1 << CASCADE_PIN):
+            master.set_pin(CASCADE_PIN, cascaded)
         level = master.request() >= 0
         if level != self.output_level:
             self.output_level = level
