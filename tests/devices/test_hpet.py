@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+from belljar.devices.clock import HostClock
+from belljar.devices.hpet import Hpet
 from devices.pc import Pc
 
 BASE = 0xFED00000
@@ -78,6 +82,17 @@ def test_a_one_shot_comparator_interrupts_once() -> None:
     board.pc.clock.advance(10**12)
     assert board.taken() == []
     assert board.pc.clock.next_deadline_ns() is None
+
+
+def test_comparators_of_a_counter_that_starts_match_even_if_the_host_takes_its_time() -> None:
+    clock, raised = HostClock(source=count(0, 10_000).__next__), []  # everybody who looks at the time finds it later
+    hpet = Hpet(clock, lambda gsi: lambda level: raised.append(gsi) if level else None)
+    for number in (1, 2):
+        hpet.mmio_write(comparator(number), 8, ENABLED | 20 + number << 9)
+        hpet.mmio_write(comparator(number) + 8, 8, 100 + number)
+    hpet.mmio_write(CONFIGURATION, 8, 1)
+    clock.run_due()
+    assert raised == [21, 22]
 
 
 def test_a_32_bit_comparator_matches_with_every_wrap() -> None:

@@ -130,7 +130,7 @@ class Hpet:
         elif offset == REG_COUNTER:
             self._counter = self.counter() & ~mask | value
             self._since_ns = self._clock.now_ns()
-            self._arm_all()
+            self._arm_all(self._counter)
 
     def _configure(self, value: int) -> None:
         changed = self.configuration ^ value
@@ -142,7 +142,7 @@ class Hpet:
                 self._legacy(bool(value & LEGACY))
         self.configuration = value
         if changed:
-            self._arm_all()
+            self._arm_all(self._counter if changed & ENABLE else self.counter())
 
     def _acknowledge(self, bits: int) -> None:
         for number in range(COMPARATORS):
@@ -164,7 +164,7 @@ class Hpet:
             comparator.configuration &= ~T_SET_VALUE
         elif register == 0x10:
             comparator.fsb = comparator.fsb & ~mask | value
-        self._arm(number)
+        self._arm(number, self.counter())
 
     def _configure_comparator(self, number: int, value: int) -> None:
         comparator = self.comparators[number]
@@ -192,11 +192,12 @@ class Hpet:
         comparator.value = (comparator.value + matches * comparator.period) & comparator.mask
         return matches
 
-    def _arm_all(self) -> None:
+    def _arm_all(self, counter: int) -> None:
         for number in range(COMPARATORS):
-            self._arm(number)
+            self._arm(number, counter)
 
-    def _arm(self, number: int) -> None:
+    def _arm(self, number: int, counter: int) -> None:
+        """Make the appointment for the next match behind `counter`: the host's time may have passed it meanwhile."""
         comparator = self.comparators[number]
         if comparator.timer is not None:
             comparator.timer.cancel()
@@ -204,7 +205,6 @@ class Hpet:
         if not self.configuration & ENABLE or not comparator.configuration & T_ENABLE:
             return
         self._catch_up(comparator)
-        counter = self.counter()
         ticks = (comparator.value - counter) & comparator.mask or comparator.mask + 1
         if ticks > _FAR:
             return
@@ -220,7 +220,7 @@ class Hpet:
         comparator.timer = None
         self._catch_up(comparator)
         self._interrupt(number)
-        self._arm(number)
+        self._arm(number, self.counter())
 
     # -- interrupts ----------------------------------------------------------------------------------------------------
 
