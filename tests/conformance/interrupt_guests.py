@@ -96,6 +96,34 @@ tick:
     iretq
 """
 
+X2APIC_AND_BACK = """
+main:
+    gate 0x40, handler
+    mov ecx, 0x1B               # IA32_APIC_BASE
+    rdmsr
+    or eax, 1 << 10             # x2APIC
+    wrmsr
+    mov ecx, 0x808              # TPR
+    rdmsr
+    mov ecx, 0x1B
+    rdmsr
+    and eax, ~0xC00             # there is no way back but through off
+    wrmsr
+    or eax, 1 << 11
+    wrmsr
+    lapic 0xF0, 0x1FF
+    lapic 0x300, 0x44040
+    sti
+    chance
+    cli
+    say 'e'
+    done
+handler:
+    say 'h'
+    end_of_interrupt
+    iretq
+"""
+
 SERIAL_INTERRUPT = """
 main:
     gate 0x44, serial

@@ -17,6 +17,7 @@ from conformance.interrupt_guests import (
     PIT_THROUGH_PIC,
     PRIORITIES,
     SERIAL_INTERRUPT,
+    X2APIC_AND_BACK,
     console,
 )
 
@@ -153,6 +154,7 @@ handler:
         (TASK_PRIORITY, b"abc"),
         (NMI_WITH_INTERRUPTS_OFF, b"anc"),
         (INTERRUPT_SHADOW, b"ahc"),
+        (X2APIC_AND_BACK, b"he"),
         (SERIAL_INTERRUPT, b"se"),
     ],
     ids=[
@@ -164,6 +166,7 @@ handler:
         "tpr",
         "nmi",
         "shadow",
+        "x2apic-and-back",
         "serial",
     ],
 )

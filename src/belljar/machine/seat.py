@@ -11,7 +11,7 @@ from belljar.devices.apic_message import DeliveryMode
 from belljar.devices.cpu_signals import CpuSignals
 from belljar.devices.lapic import Lapic
 from belljar.devices.lapic_msrs import LapicMsrs
-from belljar.devices.lapic_registers import LVT_MASKED, MODE_MASK, MODE_SHIFT, Reg
+from belljar.devices.lapic_registers import BASE_ENABLED, BASE_X2APIC, LVT_MASKED, MODE_MASK, MODE_SHIFT, Reg
 from belljar.devices.lapic_window import LapicWindow
 from belljar.engine import Bus
 from belljar.exits import ExitReason, ReadMsr, WriteMsr
@@ -200,10 +200,17 @@ class Seat:
         """Take over what the guest did to its local APIC where the engine sees it: IA32_APIC_BASE and CR8."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
         if vcpu.apic_base != lapic.base:
-            self.msrs.write_msr(Msr.IA32_APIC_BASE, vcpu.apic_base)
+            self._set_base(vcpu.apic_base)
         if vcpu.task_priority != self._task_priority:  # else the APIC's own register is the newer one
             lapic.cr8 = self._task_priority = vcpu.task_priority
             self.stale = True
+
+    def _set_base(self, value: int) -> None:
+        """IA32_APIC_BASE as it is now: the guest may have written it several times, as for the way back from x2APIC mode."""
+        if not self.msrs.write_msr(Msr.IA32_APIC_BASE, value):
+            off = value & ~(BASE_ENABLED | BASE_X2APIC)
+            for step in (off, off | BASE_ENABLED, value):
+                self.msrs.write_msr(Msr.IA32_APIC_BASE, step)
 
     def halt(self) -> None:
         """It has halted."""
