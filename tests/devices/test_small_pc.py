@@ -50,8 +50,8 @@ def test_the_keyboard_controller_answers_its_tests() -> None:
 def test_the_keyboard_answers_commands_and_interrupts_with_keys() -> None:
     pc = Pc()
     for sent, answers in (
-        ((0xFF,), (0xFA, 0xAA)), ((0xF2,), (0xFA, 0xAB, 0x83)), ((0xEE,), (0xEE,)), ((0xED, 2), (0xFA, 0xFA)),
-        ((0xF0, 1), (0xFA, 0xFA)), ((0xF0, 0), (0xFA, 0xFA, 1)), ((0x00,), (0xFE,)),
+        ((0xFF,), (0xFA, 0xAA)), ((0xF2,), (0xFA, 0xAB, 0x41)), ((0xEE,), (0xEE,)), ((0xED, 2), (0xFA, 0xFA)),
+        ((0xF0, 1), (0xFA, 0xFA)), ((0xF0, 0), (0xFA, 0xFA, 0x43)), ((0x00,), (0xFE,)),
     ):  # fmt: skip
         pc.out(0x60, *sent)
         assert tuple(pc.inb(0x60) for _ in answers) == answers
@@ -62,6 +62,15 @@ def test_the_keyboard_answers_commands_and_interrupts_with_keys() -> None:
     assert pc.keyboard.type_scancodes(bytes(100)) == 16
     pc.out(0x60, 0xF5)
     assert pc.keyboard.type_scancodes(b"\x1e") == 0
+
+
+def test_without_translation_the_keyboard_says_what_it_is_in_its_own_words() -> None:
+    pc = Pc()
+    pc.out(0x64, 0x60)
+    pc.out(0x60, 0x05)
+    for sent, answers in (((0xF2,), (0xFA, 0xAB, 0x83)), ((0xF0, 0), (0xFA, 0xFA, 2))):
+        pc.out(0x60, *sent)
+        assert tuple(pc.inb(0x60) for _ in answers) == answers
 
 
 def test_there_are_three_ways_to_reset() -> None:

@@ -39,6 +39,9 @@ KBD_LEDS, KBD_ECHO, KBD_SCANCODE_SET, KBD_IDENTIFY, KBD_RATE, KBD_ENABLE, KBD_DI
 )  # fmt: skip
 """Commands to the keyboard."""
 
+TRANSLATED = {0x01: 0x43, 0x02: 0x41, 0x03: 0x3F, 0x83: 0x41}
+"""What the controller's translation makes of a keyboard's answers (PS/2 Technical Reference, "Scan Code Translation")."""
+
 QUEUE_SIZE = 16
 """A keyboard's buffer; more keys are lost."""
 
@@ -158,35 +161,40 @@ class KeyboardController:
             if len(self._queue) < QUEUE_SIZE:
                 self._queue.append(value)
 
+    def _say(self, *values: int) -> None:
+        """The keyboard's answer, on its way through the controller."""
+        translate = self._ccb & CCB_TRANSLATE
+        self._answer(*(TRANSLATED.get(value, value) if translate else value for value in values))
+
     def _tell_keyboard(self, value: int) -> None:
         command, self._keyboard_command = self._keyboard_command, 0
         if command == KBD_SCANCODE_SET:
-            self._answer(ACK)
+            self._say(ACK)
             if value:
                 self._scancode_set = value if value <= 3 else self._scancode_set
             else:
-                self._answer(self._scancode_set)
+                self._say(self._scancode_set)
         elif command:
-            self._answer(ACK)
+            self._say(ACK)
         elif value in (KBD_LEDS, KBD_RATE, KBD_SCANCODE_SET):
             self._keyboard_command = value
-            self._answer(ACK)
+            self._say(ACK)
         elif value == KBD_ECHO:
-            self._answer(ECHO)
+            self._say(ECHO)
         elif value == KBD_IDENTIFY:
-            self._answer(ACK, *KEYBOARD_ID)
+            self._say(ACK, *KEYBOARD_ID)
         elif value in (KBD_ENABLE, KBD_DISABLE, KBD_DEFAULTS):
             self._scanning = value != KBD_DISABLE
             self._queue.clear()
-            self._answer(ACK)
+            self._say(ACK)
         elif value == KBD_RESEND:
             self._answer(self._last)
         elif value == KBD_RESET:
             self._scanning, self._scancode_set = True, 2
             self._queue.clear()
-            self._answer(ACK, BAT_PASSED)
+            self._say(ACK, BAT_PASSED)
         else:
-            self._answer(RESEND)
+            self._say(RESEND)
 
     def _follow(self) -> None:
         level = bool(self._queue) and bool(self._ccb & CCB_INTERRUPT)
