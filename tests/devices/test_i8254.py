@@ -186,6 +186,13 @@ def test_the_status_says_that_a_count_is_not_loaded_yet() -> None:
     assert pit.port_read(0x40, 1) == 0x30
 
 
+@pytest.mark.parametrize("bits", range(8))
+def test_the_status_has_the_mode_as_it_was_written(bits: int) -> None:
+    _, pit, _ = chip()
+    out(pit, (0x43, 0x30 | bits << 1), (0x43, 0xE2))
+    assert pit.port_read(0x40, 1) & 0x3F == 0x30 | bits << 1
+
+
 def test_read_back_reaches_several_counters() -> None:
     _, pit, _ = chip()
     out(pit, (0x43, 0x16), (0x43, 0x54), (0x43, 0xE6))

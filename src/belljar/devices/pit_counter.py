@@ -32,8 +32,8 @@ _TRIGGERED: Final = (ONE_SHOT, HARDWARE_STROBE)
 _PERIODIC: Final = (RATE_GENERATOR, SQUARE_WAVE)
 
 _STATE: Final = (
-    "mode", "bcd", "access", "reload", "count", "next_reload", "switch_at", "switch_low", "start", "paused", "armed",
-    "low_before", "running", "gate", "low_byte", "write_high", "read_high", "latched", "latch_left", "status",
+    "mode", "mode_bits", "bcd", "access", "reload", "count", "next_reload", "switch_at", "switch_low", "start", "paused",
+    "armed", "low_before", "running", "gate", "low_byte", "write_high", "read_high", "latched", "latch_left", "status",
 )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ class PitCounter:
     """One counter. `count` is what it was loaded with at tick `start`; -1 in `next_reload`, `latched`, `status` is none."""
 
     def __init__(self, *, gate: bool) -> None:
-        self.mode = SQUARE_WAVE
+        self.mode = self.mode_bits = SQUARE_WAVE
         self.bcd = False
         self.access = BOTH_BYTES
         self.reload = 0
@@ -84,6 +84,7 @@ class PitCounter:
     def control(self, access: int, mode: int, bcd: bool) -> None:
         """A control word: everything starts anew and waits for a count."""
         self.access = access
+        self.mode_bits = mode  # the status shows them as they were written (data sheet, "Read-Back Command")
         self.mode = mode if mode <= HARDWARE_STROBE else mode - 4  # 6 and 7 are 2 and 3 (data sheet, figure 7)
         self.bcd = bcd
         self.write_high = self.read_high = False
@@ -244,7 +245,7 @@ class PitCounter:
         if self.status < 0:
             out = STATUS_OUT if self.out(now) else 0
             null = STATUS_NULL_COUNT if self._null_count(now) else 0
-            self.status = out | null | self.access << 4 | self.mode << 1 | int(self.bcd)
+            self.status = out | null | self.access << 4 | self.mode_bits << 1 | int(self.bcd)
 
     def _null_count(self, now: int) -> bool:
         """Whether the last count written is not in the counting element yet."""
