@@ -269,8 +269,50 @@ tick:
 """
 
 
-def test_a_flood_of_timer_interrupts_leaves_time_for_the_guest(chips: dict[str, object]) -> None:
-    assert console(HPET_FLOOD, chips) == b"x" * 200
+FLOOD = """
+main:
+    gate 0x48, tick
+{start}
+    mov ecx, 200
+    sti
+again:
+    say 'x'
+    dec ecx
+    jnz again
+    cli
+    lapic 0x380, 0
+    mov al, 0x30                # counter 0 waits for a count
+    out 0x43, al
+    done
+tick:
+    end_of_interrupt
+    iretq
+"""
+
+LAPIC_FLOOD = FLOOD.format(
+    start="""
+    lapic 0x3E0, 0xB            # divide by 1
+    lapic 0x320, 0x20048        # periodic
+    lapic 0x380, 1              # 1 ns
+"""
+)
+
+PIT_FLOOD = FLOOD.format(
+    start="""
+    redirect 2, 0x48
+    mov al, 0x34                # counter 0, rate generator
+    out 0x43, al
+    mov al, 2                   # 1.7 us
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+"""
+)
+
+
+@pytest.mark.parametrize("text", [HPET_FLOOD, LAPIC_FLOOD, PIT_FLOOD], ids=["hpet-and-rtc", "lapic", "pit"])
+def test_a_flood_of_timer_interrupts_leaves_time_for_the_guest(chips: dict[str, object], text: str) -> None:
+    assert console(text, chips) == b"x" * 200
 
 
 class Mine:

@@ -127,6 +127,18 @@ def test_a_periodic_comparator_adds_its_period() -> None:
     assert board.read(comparator(1) + 8) > board.read(COUNTER)
 
 
+def test_a_periodic_comparator_goes_on_even_if_its_match_is_passed_while_it_is_looked_at() -> None:
+    clock, raised = HostClock(source=count(0, 70_001).__next__), []
+    hpet = Hpet(clock, lambda gsi: lambda level: raised.append(gsi) if level else None)
+    hpet.mmio_write(comparator(0), 8, ENABLED | PERIODIC | SET | ROUTE_20)
+    hpet.mmio_write(comparator(0) + 8, 8, 21_000)
+    hpet.mmio_write(CONFIGURATION, 8, 1)
+    for _ in range(1000):
+        clock.run_due()
+    assert clock.timers.active()
+    assert len(raised) > 100
+
+
 def test_a_level_stays_up_until_its_status_is_cleared() -> None:
     board = Board()
     board.pc.chips.ioapic.write_register(0x10 + 40, 0x54 | 1 << 15)

@@ -16,8 +16,12 @@ from belljar.errors import ConfigurationError
 NS_PER_SECOND: Final = 1_000_000_000
 
 MIN_TICK_NS: Final = 1_000
-"""No periodic timer interrupts more often than this. What a guest asks for beyond it is merged, as on a processor too slow
-to take every tick; counters still show what was asked for. (KVM's limit is `min_timer_period_us`, 200 us by default.)"""
+"""In instruction time, no periodic timer interrupts more often than this. What a guest asks for beyond it is merged, as on a
+processor too slow to take every tick; counters still show what was asked for."""
+
+HOST_MIN_TICK_NS: Final = 200_000
+"""The same on the host's clock, where vCPUs may be slow and a tick must leave them time for more than itself. KVM's limit,
+`min_timer_period_us`, is the same by default."""
 
 _ENOUGH_STALE: Final = 64
 
@@ -55,6 +59,9 @@ class Timer:
 
 class Clock(Protocol):
     """What a device needs of time."""
+
+    min_tick_ns: int
+    """No periodic timer interrupts more often."""
 
     def now_ns(self) -> int:
         """Nanoseconds since the machine was made; never goes back."""
@@ -164,6 +171,7 @@ class QueueClock:
 
     def __init__(self, earlier: Callable[[], None] | None = None) -> None:
         self.timers = TimerQueue(earlier)
+        self.min_tick_ns = MIN_TICK_NS
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """As `Clock.call_at`."""
@@ -224,6 +232,7 @@ class HostClock(QueueClock):
         earlier: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(earlier)
+        self.min_tick_ns = HOST_MIN_TICK_NS
         self._source = source
         self.offset_ns = now_ns - source()
         """What is added to the host's time, unless this stands still."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from belljar.devices.clock import MIN_TICK_NS, Clock, Timer
+from belljar.devices.clock import Clock, Timer
 
 HPET_GPA = 0xFED0_0000
 HPET_SIZE = 0x400
@@ -212,7 +212,7 @@ class Hpet:
         now_ns = self._clock.now_ns()
         deadline_ns = max(reached_ns + ticks * PERIOD_NS, now_ns + 1)
         if comparator.configuration & T_PERIODIC:
-            deadline_ns = max(deadline_ns, now_ns + MIN_TICK_NS)
+            deadline_ns = max(deadline_ns, now_ns + self._clock.min_tick_ns)
         comparator.timer = self._clock.call_at(deadline_ns, partial(self._expire, number))
 
     def _expire(self, number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from belljar.devices.clock import MIN_TICK_NS, NS_PER_SECOND, Clock
+from belljar.devices.clock import NS_PER_SECOND, Clock
 from belljar.devices.pit_counter import LATCH_COMMAND, PitCounter
 
 PIT_PORT: Final = 0x40
@@ -127,7 +127,7 @@ class Pit:
         if pulse_end is not None and self._out and now > counter.start:
             self._drive(False)
             self._drive(True)
-            self._timer.set(max(_ns(pulse_end), self._clock.now_ns() + MIN_TICK_NS))
+            self._timer.set(max(_ns(pulse_end), self._clock.now_ns() + self._clock.min_tick_ns))
             return
         out = counter.out(now)
         if out == self._out:
@@ -135,7 +135,7 @@ class Pit:
         self._drive(out)
         self._out = out
         change = counter.next_change(now)
-        soonest = self._clock.now_ns() + MIN_TICK_NS
+        soonest = self._clock.now_ns() + self._clock.min_tick_ns
         if change is not None and self._out and not counter.out(change):
             # a pulse of one clock is served once it is over, unless it is a square wave's half
             over = counter.next_change(change)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from belljar.devices.clock import MIN_TICK_NS, Clock, Tsc
+from belljar.devices.clock import Clock, Tsc
 from belljar.devices.lapic_registers import DIVIDE_WRITABLE
 
 ONE_SHOT: Final = 0
@@ -52,6 +52,7 @@ class ApicTimer:
     ) -> None:
         self._clock = clock
         self._expire = expire
+        self._min_tick_ns = clock.min_tick_ns
         self._tsc: Counter = tsc or Tsc(clock)
         self._bus_period_ns = bus_period_ns
         self._timer = clock.timer(self._run_out)
@@ -168,8 +169,8 @@ class ApicTimer:
     def _next_tick(self, now_ns: int) -> int:
         passed = (now_ns - self._start_ns) // self._period_ns
         next_ns = self._start_ns + (passed + 1) * self._period_ns
-        if self._period_ns < MIN_TICK_NS:
-            next_ns += -(-(MIN_TICK_NS - (next_ns - now_ns)) // self._period_ns) * self._period_ns
+        if self._period_ns < self._min_tick_ns:
+            next_ns += -(-(self._min_tick_ns - (next_ns - now_ns)) // self._period_ns) * self._period_ns
         return next_ns
 
     def _run_out(self) -> None:
@@ -180,7 +181,7 @@ class ApicTimer:
             self._deadline = 0
         elif self.mode == PERIODIC:
             now_ns, next_ns = self._clock.now_ns(), self._timer.deadline_ns + self._period_ns
-            on_time = now_ns < next_ns and self._period_ns >= MIN_TICK_NS
+            on_time = now_ns < next_ns and self._period_ns >= self._min_tick_ns
             self._timer.set(next_ns if on_time else self._next_tick(now_ns))
         self._expire()
 
