@@ -156,6 +156,12 @@ def test_kvms_clock_never_goes_back(engine: Engine, built: Path, cpus: int, cloc
     assert "ok the time of day" in lines
 
 
+def test_instructions_do_to_io_memory_what_they_do_to_ram(engine: Engine, built: Path) -> None:
+    all_of_them = "+" if engine.name == "soft" else ""
+    lines = run("emulated", built, {"engine": engine}, command_line=all_of_them, of_the_host=True)
+    assert lines[-1] == ("ok wide exchanges" if all_of_them else "ok across pages")
+
+
 def test_a_kernel_of_real_mode_finds_its_vectors_ports_and_memory(engine: Engine, built: Path) -> None:
     with Machine(low_kernel("real", built), engine=engine, test_device=True) as machine:
         result = machine.run(timeout=30)

@@ -115,6 +115,8 @@ static void clflushopt(u64 gva) { asm volatile(".byte 0x66, 0x0F, 0xAE, 0x3B" : 
 static void clwb(u64 gva) { asm volatile(".byte 0x66, 0x0F, 0xAE, 0x33" : : "b"(gva)); }
 static void bad_clwb(u64 gva) { asm volatile(".byte 0x66, 0x0F, 0xAE, 0xF0"); }
 static void pcommit(u64 gva) { asm volatile(".byte 0x66, 0x0F, 0xAE, 0xF8"); }
+static void rdpru(u64 which) { asm volatile(".byte 0x0F, 0x01, 0xFD" : : "c"(which) : "eax", "edx"); }
+static void vmxon(u64 gva) { asm volatile("vmxon [%0]" : : "r"(gva) : "memory"); }
 static void xgetbv(u64 which) { asm volatile("xgetbv" : : "c"(which) : "eax", "edx"); }
 static void set_cr4(u64 value) { asm volatile("mov cr4, %0" : : "r"(value)); }
 static void set_cr0(u64 value) { asm volatile("mov cr0, %0" : : "r"(value)); }
@@ -132,6 +134,10 @@ static void as_announced(void)
     check((faults(clwb, here) == 6) != (seven.b >> 24 & 1), "CLWB");
     check(faults(bad_clwb, here) == 6, "CLWB of a register");
     check((faults(pcommit, here) == 6) != (seven.b >> 22 & 1), "PCOMMIT");
+    if (!(cpuid(0x80000008, 0).b >> 4 & 1))
+        check(faults(rdpru, 0) == 6, "RDPRU");
+    if (!(one.c >> 5 & 1))
+        check(faults(vmxon, here) == 6, "VMXON");
     check(faults(xgetbv, 0) == 6 && !(one.c >> 27 & 1), "XGETBV without CR4.OSXSAVE");
     if (!(one.c >> 26 & 1))
         check(faults(set_cr4, cr4() | 1 << 18) == 13, "CR4.OSXSAVE without XSAVE");
