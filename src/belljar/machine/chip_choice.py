@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from belljar.errors import FeatureUnsupported
 from belljar.machine.config import MachineConfig
+from belljar.records import dataclass
 
 if TYPE_CHECKING:
     from belljar.engine import Engine, Vm
 
 
-class ChipChoice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ChipChoice:
     """`which` is one of `IRQCHIPS`, or None: there are none. `reason` says why it is not what was asked for, else ''.
 
     `together`: every vCPU starts at the entry; else all but the first wait for INIT and a start-up IPI. `optional`: nobody
@@ -50,6 +52,7 @@ def use_chips(config: MachineConfig, engine: Engine, vm: Vm, *, needs_chips: boo
     except FeatureUnsupported as error:
         if config.irqchip is not None:
             raise
-        choice = choice._replace(which="user", reason=f"{error.message}: belljar's own instead")
+        reason = f"{error.message}: belljar's own instead"
+        choice = ChipChoice("user", choice.together, choice.optional, reason)
         vm.use_chips("user")
     return choice
