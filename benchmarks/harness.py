@@ -15,24 +15,31 @@ from pathlib import Path
 
 @dataclass
 class Figure:
-    """One measured claim. `goal` is the bound that the project set itself, `unit` what value and goal are in."""
+    """One measured claim. `goal` is the bound that the project set itself, `unit` what value and goal are in.
+
+    Without a goal it is there for comparison.
+    """
 
     name: str
     value: float
     unit: str
-    goal: float
+    goal: float | None
     at_most: bool = True
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
         """Whether the goal is met."""
+        if self.goal is None:
+            return True
         return self.value <= self.goal if self.at_most else self.value >= self.goal
 
     def line(self) -> str:
         """The figure as one line of text."""
-        sign = "<=" if self.at_most else ">="
-        return f"{self.name:52} {self.value:10.3f} {self.unit:6} goal {sign} {self.goal:g}  {'ok' if self.holds else 'MISSED'}"
+        line = f"{self.name:52} {self.value:10.3f} {self.unit:6}"
+        if self.goal is None:
+            return f"{line} for comparison"
+        return f"{line} goal {'<=' if self.at_most else '>='} {self.goal:g}  {'ok' if self.holds else 'MISSED'}"
 
 
 def interleave(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -10,12 +10,13 @@ import statistics
 import subprocess
 import tempfile
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from belljar.machine import End, Machine
-from benchmarks.harness import Figure, interleave
+from benchmarks.harness import Figure, compile_c, interleave
 
 TICKS = 10_000
 ROUNDS = 3
@@ -42,6 +43,8 @@ IDLE_KINDS: dict[str, dict[str, Any]] = {
     "kvm --irqchip kernel": {"engine": "kvm", "irqchip": "kernel"},
 }
 IDLE_PERCENT = 2
+IDLE_YARDSTICKS = {"a process that only sleeps, in C": "sleep", "kvm, chips left out, in C": "kvm"}
+"""What cannot be done for less on this host."""
 
 
 @cache
@@ -89,23 +92,43 @@ def idle_percent(options: dict[str, Any]) -> float:
     return 100 * used / took
 
 
+def least_percent(program: Path, kind: str) -> float:
+    """The same for the yardstick."""
+    words = [str(program), kind, str(IDLE_TICKS), str(IDLE_HZ)]
+    tick_us = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return tick_us * IDLE_HZ / 1e4
+
+
+def measure_idle() -> list[Figure]:
+    """A figure a way to have a guest idle, beside the yardsticks'."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = compile_c(Path(__file__).with_name("yardstick_idle.c"), Path(folder) / "yardstick_idle")
+        contestants: dict[str, Callable[[], float]] = {
+            **{kind: partial(least_percent, program, word) for kind, word in IDLE_YARDSTICKS.items()},
+            **{kind: partial(idle_percent, options) for kind, options in IDLE_KINDS.items()},
+        }
+        samples = interleave(contestants, 3)
+    return [
+        Figure(
+            f"idle at 250 Hz, {kind}",
+            statistics.median(percents),
+            "%",
+            None if kind in IDLE_YARDSTICKS else IDLE_PERCENT,
+            samples={kind: percents},
+        )
+        for kind, percents in samples.items()
+    ]
+
+
 def measure() -> list[Figure]:
     """A figure a kind of tick, and one a way to have a guest idle."""
     contestants = {kind: (lambda symbols=symbols: tick_us(**symbols)) for kind, symbols in KINDS.items()}  # type: ignore[misc]
     samples = interleave(contestants, ROUNDS)
-    idle = interleave(
-        {kind: (lambda options=options: idle_percent(options)) for kind, options in IDLE_KINDS.items()},  # type: ignore[misc]
-        3,
-    )
     figures = [
         Figure(f"soft: tick, {kind}", statistics.median(samples[kind]), "us", 5, samples={kind: samples[kind]})
         for kind in KINDS
     ]
-    figures += [
-        Figure(f"idle at 250 Hz, {kind}", statistics.median(idle[kind]), "%", IDLE_PERCENT, samples={kind: idle[kind]})
-        for kind in IDLE_KINDS
-    ]
-    return figures
+    return figures + measure_idle()
 
 
 if __name__ == "__main__":

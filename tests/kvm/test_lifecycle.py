@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from belljar.kvm import Kvm, Vm
 from belljar.kvm._descriptor import Descriptor
 from belljar.kvm.abi import caps, ioctls
 from belljar.kvm.abi.run import KVM_EXIT_HLT
-from kvm.guest import HLT, Guest
+from belljar.kvm.engine import KvmEngine
+from kvm.guest import HLT, SPIN, Guest
+from kvm.machines import Small
 
 NOBODY = 65534
 
@@ -240,3 +243,12 @@ def test_repr_tells_open_from_closed(system: Kvm) -> None:
     assert repr(vm) == f"<Vm fd {vm.fd}>"
     vm.close()
     assert repr(vm) == "<Vm closed>"
+
+
+def test_deadline_ends_a_childs_run_after_runs_of_the_parents(kvm: KvmEngine) -> None:
+    def spin() -> str:
+        with KvmEngine() as engine, Small(engine, SPIN) as small:
+            return small.vcpu.run(small.bus, deadline_ns=time.monotonic_ns() + 5_000_000).name
+
+    assert spin() == "INTERRUPTED"
+    assert in_child(spin) == "INTERRUPTED"

@@ -40,6 +40,19 @@ cdef extern from *:
         return previous;
     }
 
+    /* This thread's number, asked for once; in a child after fork() it is another, and 0 until then. */
+    static __thread pid_t belljar_own_tid __attribute__((tls_model("initial-exec")));
+    static __thread int belljar_first_thread __attribute__((tls_model("initial-exec")));
+    static void belljar_new_process(void) { belljar_own_tid = 0; }
+
+    static pid_t belljar_tid(void) {
+        if (!belljar_own_tid) {
+            belljar_own_tid = gettid();
+            belljar_first_thread = belljar_own_tid == getpid();
+        }
+        return belljar_own_tid;
+    }
+
     /* Installs the handler on the first real-time signal from `first` on that nobody uses; 0 if there is none left. */
     static int belljar_install(int first) {
         struct sigaction old, action;
@@ -48,7 +61,10 @@ cdef extern from *:
         sigemptyset(&action.sa_mask);
         for (int number = first; number <= SIGRTMAX; number++) {
             if (sigaction(number, NULL, &old) || (old.sa_flags & SA_SIGINFO) || old.sa_handler != SIG_DFL) continue;
-            if (!sigaction(number, &action, NULL)) return number;
+            if (!sigaction(number, &action, NULL)) {
+                pthread_atfork(NULL, NULL, belljar_new_process);
+                return number;
+            }
         }
         return 0;
     }
@@ -207,8 +223,8 @@ cdef extern from *:
     void belljar_advance(kvm_coalesced_mmio_ring *ring, uint32_t value) nogil
     void belljar_immediate_exit(kvm_run *run, int value) nogil
     int ioctl(int fd, unsigned long request, ...) nogil
-    pid_t getpid() nogil
-    pid_t gettid() nogil
+    pid_t belljar_tid() nogil
+    const int belljar_first_thread
     pthread_t pthread_self() nogil
     int pthread_kill(pthread_t thread, int number) nogil
 

@@ -418,7 +418,7 @@ class RunLoop:
     def arm(self):
         """Have this thread signalled when there is next something to look at, if ever."""
         wait: cython.longlong = NEVER
-        tid: cython.int = gettid()
+        tid: cython.int = belljar_tid()
         if self.deadline_ns != NEVER:
             wait = self.deadline_ns - belljar_now()
             if wait < 1:
@@ -427,7 +427,7 @@ class RunLoop:
             wait = BATCH_TICK_NS
         if self.sleeps and wait > self.tick_ns:
             wait = self.tick_ns
-        if tid == getpid() and wait > SIGNAL_TICK_NS:
+        if belljar_first_thread and wait > SIGNAL_TICK_NS:
             wait = SIGNAL_TICK_NS
         if wait == NEVER:
             return 0
