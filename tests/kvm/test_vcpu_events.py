@@ -29,6 +29,7 @@ from belljar.kvm.abi.run import (
     KVM_EXIT_INTR,
     KVM_EXIT_IO,
     KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_TPR_ACCESS,
     KVM_SYNC_X86_REGS,
     KVM_SYNC_X86_SREGS,
 )
@@ -136,10 +137,19 @@ def test_boot_cpu_can_be_chosen(system: Kvm) -> None:
             assert second.get_mp_state() == KVM_MP_STATE_RUNNABLE
 
 
-def test_tpr_reports_and_vapic_address(chips: Guest) -> None:
+def test_accesses_to_the_task_priority_are_reported_while_asked_for(chips: Guest) -> None:
     need(chips.vcpu, caps.KVM_CAP_VAPIC)
+    store = b"\x64\x66\x89\x05"  # mov fs:[di], eax
+    chips.load(store + b"\xe6\x80" + store + b"\xe6\x81", rdi=0x80, rax=0x20)  # ...; out 0x80, al; ...; out 0x81, al
+    sregs = chips.vcpu.get_sregs()
+    sregs.fs.base = 0xFEE0_0000
+    chips.vcpu.set_sregs(sregs)
     chips.vcpu.report_tpr_accesses(True)
+    # Told with the next entry, which an emulator makes only after some more instructions.
+    assert {chips.vcpu.run(), chips.vcpu.run()} == {KVM_EXIT_TPR_ACCESS, KVM_EXIT_IO}
     chips.vcpu.report_tpr_accesses(False)
+    chips.run_to(KVM_EXIT_IO)
+    assert chips.vcpu.page.exit.io.port == 0x81
     chips.vcpu.set_vapic_address(0x3000)
 
 

@@ -145,9 +145,17 @@ def test_cpuid_of_a_vcpu_that_has_run_is_final(guest: Guest) -> None:
     assert caught.value.errno == EINVAL
 
 
-def test_paravirtual_cpuid_can_be_enforced(guest: Guest) -> None:
+def test_paravirtual_cpuid_can_be_enforced(system: Kvm, guest: Guest) -> None:
     need(guest.vcpu, caps.KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+    entries = system.supported_cpuid()
+    next(entry for entry in entries if entry.function == 0x4000_0001).eax = 0
+    guest.vcpu.set_cpuid(entries)
     guest.vcpu.enforce_paravirtual_cpuid()
+    guest.memory[4 * 13 : 4 * 13 + 4] = b"\x00\x20\x00\x00"
+    guest.memory[0x2000] = 0xF4  # hlt: the handler of #GP
+    # mov ecx, MSR_KVM_SYSTEM_TIME_NEW; xor eax, eax; xor edx, edx; wrmsr; out 0x80, al
+    guest.load(b"\x66\xb9\x01\x4d\x56\x4b\x66\x31\xc0\x66\x31\xd2\x0f\x30\xe6\x80")
+    guest.run_to(KVM_EXIT_HLT)
 
 
 def test_register_set_by_id_is_the_same_as_the_msr(guest: Guest) -> None:

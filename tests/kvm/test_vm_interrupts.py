@@ -187,10 +187,20 @@ def test_split_irqchip_has_only_local_apics(system: Kvm) -> None:
                 vm.get_irqchip(KVM_IRQCHIP_PIC_MASTER)
 
 
-def test_x2apic_ids_of_32_bits_can_be_asked_for(vm: Vm) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_x2apic_id_has_32_bits_where_asked_for(vm: Vm, wide: bool) -> None:
     if not need(vm, caps.KVM_CAP_X2APIC_API) & KVM_X2APIC_API_USE_32BIT_IDS:
         pytest.skip("this host's KVM lacks KVM_X2APIC_API_USE_32BIT_IDS")
-    vm.use_x2apic_ids(KVM_X2APIC_API_USE_32BIT_IDS)
+    if wide:
+        vm.use_x2apic_ids(KVM_X2APIC_API_USE_32BIT_IDS)
+    vm.create_irqchip()
+    with vm.create_vcpu(5) as vcpu:
+        vcpu.set_cpuid(vm.kvm.supported_cpuid())
+        sregs = vcpu.get_sregs()
+        sregs.apic_base |= 1 << 10  # x2APIC mode
+        vcpu.set_sregs(sregs)
+        number = int.from_bytes(vcpu.get_lapic().regs[0x20:0x24], "little")
+    assert number == (5 if wide else 5 << 24)
 
 
 def test_ioeventfd_takes_a_port_write_without_an_exit(guest: Guest) -> None:
