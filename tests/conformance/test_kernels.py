@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,14 @@ PASSED = 1
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kernels")
+
+
+def multiboot_of(code: str) -> bytes:
+    """A multiboot kernel of a few instructions."""
+    start = 0x10_0000
+    magic, flags = 0x1BADB002, 1 << 16
+    header = struct.pack("<8I", magic, flags, -magic - flags & 0xFFFF_FFFF, start, start, 0, 0, start + 32)
+    return header + bytes.fromhex(code)
 
 
 def run(
@@ -91,6 +100,23 @@ def test_a_kernel_finds_acpi_tables_and_the_hardware_that_they_name(
         lines = machine.console.decode().splitlines()
         assert [line for line in lines if line.startswith("BAD")] == []
         assert (result.end, result.status, lines[-1]) == (End.POWER_OFF, 0, "off")
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_a_kernel_suspends_to_memory_until_an_alarm_wakes_it(chips: dict[str, object], built: Path, cpus: int) -> None:
+    options = {key: value for key, value in chips.items() if key != "mode"}
+    with Machine(kernel("suspend", built), test_device=True, cpus=cpus, **options) as machine:
+        result = machine.run(timeout=30)
+        assert machine.console == b"ok FACS\nsleep\nw!"
+        assert (result.end, result.status) == (End.DEBUG_EXIT, PASSED)
+
+
+def test_a_kernel_that_suspends_with_nothing_to_wake_it_ends() -> None:
+    """It halts in firmware, and the machine finds that it does so for good; chips of the kernel are always waited for."""
+    code = multiboot_of("66ba0406 66b80024 66ef ebfe")  # mov dx, 0x604; mov ax, S3; out dx, ax; jmp $
+    with Machine(code, engine="soft") as machine:
+        result = machine.run(timeout=20)
+        assert (result.end, result.status) == (End.HALT, 0)
 
 
 def test_events_survive_faults_of_the_hypervisors_in_their_delivery(chips: dict[str, object], built: Path) -> None:

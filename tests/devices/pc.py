@@ -14,6 +14,7 @@ from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.lapic_msrs import LapicMsrs
 from belljar.devices.lapic_window import LapicWindow
 from belljar.devices.pci import PciHost
+from belljar.devices.pm1 import Pm1
 from belljar.devices.pm_timer import PmTimer
 from belljar.devices.port61 import SystemControlB
 from belljar.devices.port92 import Port92
@@ -39,11 +40,20 @@ class Pc:
         self.pit_line = router.line(0, "pit")
         self.rtc_line = router.line(8, "rtc")
         self.pit = Pit(self.clock, self.pit_line)
-        self.rtc = Rtc(self.clock, self.rtc_line, memory=memory_size_bytes(64 << 20))
+        self.pm_timer = PmTimer(self.clock)
+        self.pm1 = Pm1(
+            self.clock, self.pm_timer, router.line(9, "acpi"), lambda: self.resets.append("off"), self.chips.signal_msi
+        )
+        self.rtc = Rtc(
+            self.clock,
+            self.rtc_line,
+            memory=memory_size_bytes(64 << 20),
+            alarm=self.pm1.alarm,
+            wakes=self.pm1.wakes_by_alarm,
+        )
         self.hpet = Hpet(
             self.clock, lambda gsi: router.line(gsi, "hpet"), send_msi=self.chips.signal_msi, legacy=self._legacy
         )
-        self.pm_timer = PmTimer(self.clock)
         self.port61 = SystemControlB(self.clock, self.pit)
         self.keyboard = KeyboardController(lambda: self.resets.append("8042"), line=router.line(1, "keyboard"))
         self.port92 = Port92(lambda: self.resets.append("92"))
@@ -52,7 +62,7 @@ class Pc:
         self.fw_cfg = FwCfg(cpus=cpus, ram_size=64 << 20, command_line=b"hello", files={"etc/x": b"data"})
         self.test = TestDevice(lambda gsi: router.line(gsi, "test"), self.flushed.append)
         parts = (
-            *self.chips.devices(), self.pit, self.rtc, self.hpet, self.pm_timer, self.port61, *self.keyboard.devices(),
+            *self.chips.devices(), self.pit, self.rtc, self.hpet, self.pm_timer, self.pm1, self.port61, *self.keyboard.devices(),
             self.port92, self.reset, *self.pci.devices(), self.fw_cfg, *self.test.devices,
         )  # fmt: skip
         for device in parts:

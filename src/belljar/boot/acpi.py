@@ -16,6 +16,9 @@ from belljar.records import dataclass
 TABLES_GPA = 0xE_0000
 """The RSDP is found from here on, at a multiple of 16 (5.2.5.1)."""
 
+FACS_OFFSET = 64
+"""Where the FACS lies from there on, which firmware reads when the machine wakes."""
+
 RSDP_SIZE = 36
 RSDP_OLD_SIZE = 20
 """How much of it ACPI 1.0 had, which the first checksum covers."""
@@ -27,9 +30,7 @@ _OEM = b"BELLJR"
 _OEM_TABLE = b"BELLJAR "
 _HEADER = struct.Struct("<4sIBB6s8sI4sI")
 
-_WBINVD, _PROC_C1, _NO_POWER_BUTTON, _NO_SLEEP_BUTTON, _NO_RTC_WAKE, _RESET_REGISTER = (
-    1 << bit for bit in (0, 2, 4, 5, 6, 10)
-)
+_WBINVD, _PROC_C1, _NO_POWER_BUTTON, _NO_SLEEP_BUTTON, _RESET_REGISTER = (1 << bit for bit in (0, 2, 4, 5, 10))
 """FADT, "Fixed Feature Flags" (table 5.10). Of buttons the bit says that there is none in fixed hardware."""
 
 _LEGACY_DEVICES, _KEYBOARD_CONTROLLER, _NO_VGA = 1 << 0, 1 << 1, 1 << 2
@@ -63,8 +64,8 @@ class AcpiHardware:
     """What the tables tell of a machine. `apic_ids` are its processors' in the order in which they are to be used.
 
     Ports: PM1a event block (4 ports), PM1a control (2), power-management timer (4); `reset_value` written to `reset_port`
-    resets. `soft_off` is the SLP_TYP of state S5. `sci_gsi` is a level-triggered line. `hpet_id` is the low half of the
-    HPET's capabilities.
+    resets. `soft_off` and `suspend` are the SLP_TYP of states S5 and S3. `sci_gsi` is a level-triggered line. `hpet_id` is the
+    low half of the HPET's capabilities.
     """
 
     apic_ids: Sequence[int]
@@ -79,6 +80,7 @@ class AcpiHardware:
     reset_port: int
     reset_value: int
     soft_off: int
+    suspend: int
     century: int
     hpet_gpa: int
     hpet_id: int
@@ -106,8 +108,10 @@ def _tables(hardware: AcpiHardware) -> bytes:
         data.extend(table)
         return TABLES_GPA + len(data) - len(table)
 
-    facs = append(_facs(), 64)
-    dsdt = append(_table(b"DSDT", 2, _sleep_package("_S5_", hardware.soft_off)))
+    facs = append(_facs(), FACS_OFFSET)
+    dsdt = append(
+        _table(b"DSDT", 2, _sleep_package("_S5_", hardware.soft_off) + _sleep_package("_S3_", hardware.suspend))
+    )
     roots = [
         append(_fadt(hardware, facs, dsdt)),
         append(_table(b"APIC", _MADT_REVISION, _madt(hardware))),
@@ -143,7 +147,7 @@ def _facs() -> bytes:
 def _fadt(hardware: AcpiHardware, facs_gpa: int, dsdt_gpa: int) -> bytes:
     """Fixed ACPI description table (5.2.9): always in ACPI mode (SMI_CMD is 0), no general-purpose events, no C2 and C3."""
     event, control, timer = hardware.event_port, hardware.control_port, hardware.timer_port
-    flags = _WBINVD | _PROC_C1 | _NO_POWER_BUTTON | _NO_SLEEP_BUTTON | _NO_RTC_WAKE | _RESET_REGISTER
+    flags = _WBINVD | _PROC_C1 | _NO_POWER_BUTTON | _NO_SLEEP_BUTTON | _RESET_REGISTER
     boot = _LEGACY_DEVICES | _KEYBOARD_CONTROLLER | _NO_VGA
     none = bytes(12)
     content = b"".join(

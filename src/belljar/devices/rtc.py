@@ -56,7 +56,10 @@ def memory_size_bytes(low: int, high: int = 0) -> dict[int, int]:
 
 
 class Rtc:
-    """The clock. `line` follows its interrupt pin (IRQ 8); `start` is the time at the clock's 0, in seconds since 1970 UTC."""
+    """The clock. `line` follows its interrupt pin (IRQ 8); `start` is the time at the clock's 0, in seconds since 1970 UTC.
+
+    `alarm` is called when an alarm goes off that may interrupt; `wakes` says which messages are sent by that.
+    """
 
     port_width = 1
 
@@ -67,10 +70,15 @@ class Rtc:
         *,
         start: int = DEFAULT_START,
         memory: dict[int, int] | None = None,
+        alarm: Callable[[], None] = lambda: None,
+        wakes: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
         self.ports = range(RTC_PORT, RTC_PORT + 4)
         self._clock = clock
         self._line = line
+        self._alarm = alarm
+        self._wakes = wakes
+        self._rings = False
         self._connected = True
         self._index = self._high_index = 0
         self.nmi_disabled = False
@@ -188,6 +196,11 @@ class Rtc:
     # -- interrupts --------------------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
+        rings = bool(self._flags & self.cmos[REG_B] & C_ALARM)
+        if rings != self._rings:
+            self._rings = rings
+            if rings:
+                self._alarm()
         level = bool(self._flags & self.cmos[REG_B] & C_ALL)
         if level != self._level:
             self._level = level
@@ -202,10 +215,10 @@ class Rtc:
         if deadline_ns is not None:
             self._timer = self._clock.call_at(max(deadline_ns, self._clock.now_ns() + MIN_TICK_NS), self._tick)
 
-    def awaited(self) -> list[int]:
-        """The line that its timer may raise, if it is on one (`belljar.machine.wakeups`)."""
+    def awaited(self) -> list[int | tuple[int, int]]:
+        """The line that its timer may raise, if it is on one, and what its alarm wakes (`belljar.machine.wakeups`)."""
         gsi = getattr(self._line, "gsi", None)
-        return [gsi] if gsi is not None and self._connected else []
+        return [*([gsi] if gsi is not None and self._connected else []), *self._wakes()]
 
     def _next_event_ns(self) -> int | None:
         enabled = self.cmos[REG_B]

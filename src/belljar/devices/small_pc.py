@@ -28,9 +28,9 @@ FOUR_GIB = 1 << 32
 class SmallPc:
     """The devices. `line(gsi, source)` gives a hold on an interrupt line, `send_msi(address, data)` sends a message.
 
-    `reset` is called with the name of what asked for a reset, `power_off` when the guest enters ACPI's S5. `connect_pit` is
-    told whether the 8254 drives its line, which the HPET may take over. `ram` is where memory lies, (gpa, size) each; `start`
-    what the RTC shows at the clock's 0, in seconds since 1970 UTC.
+    `reset` is called with the name of what asked for a reset, `power_off` when the guest enters ACPI's S5; with `firmware` to
+    come back through, it may enter S3, too. `connect_pit` is told whether the 8254 drives its line, which the HPET may take
+    over. `ram` is where memory lies, (gpa, size) each; `start` what the RTC shows at the clock's 0, in seconds since 1970 UTC.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class SmallPc:
         *,
         reset: Callable[[str], None],
         power_off: Callable[[], None] = lambda: None,
+        firmware: bool = False,
         send_msi: Callable[[int, int], object] | None = None,
         connect_pit: Callable[[bool], None] = lambda connected: None,
         ram: Sequence[tuple[int, int]] = (),
@@ -48,15 +49,22 @@ class SmallPc:
         low = sum(size for gpa, size in ram if gpa < FOUR_GIB)
         high = sum(size for gpa, size in ram if gpa >= FOUR_GIB)
         self._connect_pit = connect_pit
-        self.rtc = Rtc(clock, line(RTC_GSI, "rtc"), start=start, memory=memory_size_bytes(low, high))
+        self.pm_timer = PmTimer(clock)
+        self.pm1 = Pm1(clock, self.pm_timer, line(SCI_GSI, "acpi"), power_off, send_msi if firmware else None)
+        self.rtc = Rtc(
+            clock,
+            line(RTC_GSI, "rtc"),
+            start=start,
+            memory=memory_size_bytes(low, high),
+            alarm=self.pm1.alarm,
+            wakes=self.pm1.wakes_by_alarm,
+        )
         self.hpet = Hpet(
             clock,
             lambda gsi: line(gsi, "hpet"),
             send_msi=None if send_msi is None else lambda address, data, source: send_msi(address, data),
             legacy=self._replace_timers,
         )
-        self.pm_timer = PmTimer(clock)
-        self.pm1 = Pm1(clock, self.pm_timer, line(SCI_GSI, "acpi"), power_off)
         self.keyboard = KeyboardController(
             lambda: reset("the keyboard controller"), line=line(KEYBOARD_GSI, "keyboard")
         )

@@ -55,6 +55,7 @@ def attach_chips(machine: Machine) -> Bus:
         machine.interrupts.line,
         reset=machine.reset_requested,
         power_off=machine.power_off_requested,
+        firmware=machine.guest.image.strict,
         send_msi=machine.interrupts.signal_msi,
         connect_pit=connect_pit,
         ram=machine.config.memory_layout(),

@@ -1,8 +1,11 @@
-"""What a machine's ACPI tables say of its hardware (`belljar.boot.acpi`), from the devices that there are."""
+"""A machine's firmware: what its ACPI tables say of the devices that there are (`belljar.boot.acpi`), and the ROM."""
 
 from __future__ import annotations
 
-from belljar.boot.acpi import AcpiHardware
+from typing import TYPE_CHECKING
+
+from belljar.boot.acpi import TABLES_GPA, AcpiHardware
+from belljar.boot.firmware import ROM_GPA, ROM_SIZE, rom
 from belljar.devices import pm1
 from belljar.devices.hpet import CAPABILITIES, HPET_GPA
 from belljar.devices.ioapic import IOAPIC_GPA
@@ -12,6 +15,18 @@ from belljar.devices.pm_timer import PM_TIMER_PORT
 from belljar.devices.reset import RESET_CPU, RESET_PORT, SYSTEM_RESET
 from belljar.devices.rtc import CENTURY
 from belljar.devices.small_pc import SCI_GSI
+
+if TYPE_CHECKING:
+    from belljar.machine.machine import Machine
+
+
+def add_rom(machine: Machine) -> None:
+    """The ROM at the processor's start address, where the guest has ACPI tables to be woken by."""
+    if machine.guest.image.find(TABLES_GPA) is None or machine.vm is None:
+        return
+    region = machine.memory.add(ROM_GPA, ROM_SIZE, name="firmware", readonly=True)
+    machine.memory.write(ROM_GPA, rom(acpi_hardware(machine.guest.cpus)), force=True)
+    machine.vm.map(region)
 
 
 def acpi_hardware(cpus: int) -> AcpiHardware:
@@ -29,6 +44,7 @@ def acpi_hardware(cpus: int) -> AcpiHardware:
         reset_port=RESET_PORT,
         reset_value=SYSTEM_RESET | RESET_CPU,
         soft_off=pm1.SOFT_OFF,
+        suspend=pm1.SUSPEND,
         century=CENTURY,
         hpet_gpa=HPET_GPA,
         hpet_id=CAPABILITIES & 0xFFFF_FFFF,

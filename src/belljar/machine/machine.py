@@ -109,6 +109,10 @@ class Machine:
                 gpa, size, name="ram", mergeable=self.config.mergeable, huge_pages=self.config.huge_pages
             )
             self.vm.map(region)
+        if self.guest.image.strict:
+            from belljar.machine.firmware import add_rom  # kernels alone go back to it
+
+            add_rom(self)
         self.setup = self._load()
         if self.config.hyperv:
             self.vm.use_hyperv()
