@@ -143,10 +143,12 @@ def test_a_processor_without_fences_announces_none(built: Path) -> None:
 
 
 def test_accesses_to_pages_are_what_their_entries_allow(engine: Engine, built: Path) -> None:
-    # Some 9,600 of the 19 million ways: all of them take two minutes.
+    # Some 9,600 of the 19 million ways: all of them take minutes.
     lines = run("access", built, {"engine": engine}, of_the_host=True)
-    assert "ok every access as it must be" in lines
-    assert int(next(line for line in lines if line.startswith("tried")).split()[1], 16) > 9000
+    levels = 2 if "ok five levels" in lines else 1
+    assert engine.name == "kvm" or levels == 2
+    assert lines.count("ok every access as it must be") == levels
+    assert all(int(line.split()[1], 16) > 9000 for line in lines if line.startswith("tried"))
 
 
 def test_debug_exceptions_are_what_kernels_count_on(engine: Engine, built: Path) -> None:

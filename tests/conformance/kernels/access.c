@@ -171,20 +171,44 @@ static void smep(void)
     user_pages_off(0);
 }
 
-int main(void)
+/* Through 32-bit code, for the levels of paging may not change in 64-bit mode; the old root becomes one of two below. */
+volatile u64 top[512] __attribute__((aligned(4096)));
+static volatile u64 upper[512] __attribute__((aligned(4096)));
+void use_top(void);
+asm("use_top:\n"
+    "    push 0x18\n"
+    "    push offset 1f\n"
+    "    .byte 0x48, 0xCB\n"               /* RETF, 64 bits */
+    ".code32\n"
+    "1:  mov eax, cr0\n"
+    "    btr eax, 31\n"
+    "    mov cr0, eax\n"
+    "    mov eax, offset top\n"
+    "    mov cr3, eax\n"
+    "    mov eax, cr4\n"
+    "    bts eax, 12\n"
+    "    mov cr4, eax\n"
+    "    mov eax, cr0\n"
+    "    bts eax, 31\n"
+    "    mov cr0, eax\n"
+    "    .byte 0xEA\n"
+    "    .long 2f\n"
+    "    .word 8\n"
+    ".code64\n"
+    "2:  ret\n");
+
+static void five_levels(void)
 {
-    u32 *information = (u32 *)(u64)boot_information[0];
-    char *line = (char *)(u64)information[4];
-    u64 tried = 0, wrong = 0, step;
-    set_up();
-    set_up_user();
-    handle_directly(14, page_fault, 0);
-    while (*line)
-        line++;
-    step = line[-1] == '+' ? 1 : 1999;
-    keys_there = cpuid(7, 0).c >> 3 & 1;
-    page_root[PLACE >> 39 & 511] = (u64)pointers | 7;
-    *(volatile u8 *)PAGE_AT = 0xC3;
+    top[0] = (u64)page_root | 7;
+    top[511] = (u64)upper | 7;
+    upper[PLACE >> 39 & 511] = (u64)pointers | 7;
+    use_top();
+    check(control4() >> 12 & 1, "five levels");
+}
+
+static void try_all(u64 step)
+{
+    u64 tried = 0, wrong = 0;
     for (choice = 0; choice >> CHOICES == 0; choice += step) {
         if (!sensible())
             continue;
@@ -205,7 +229,28 @@ int main(void)
     put_number(tried);
     put("\n");
     check(!wrong, "every access as it must be");
+}
+
+int main(void)
+{
+    u32 *information = (u32 *)(u64)boot_information[0];
+    char *line = (char *)(u64)information[4];
+    u64 step;
+    set_up();
+    set_up_user();
+    handle_directly(14, page_fault, 0);
+    while (*line)
+        line++;
+    step = line[-1] == '+' ? 1 : 1999;
+    keys_there = cpuid(7, 0).c >> 3 & 1;
+    page_root[PLACE >> 39 & 511] = (u64)pointers | 7;
+    *(volatile u8 *)PAGE_AT = 0xC3;
+    try_all(step);
     if (cpuid(7, 0).b >> 7 & 1)
         smep();
+    if (cpuid(7, 0).c >> 16 & 1) {
+        five_levels();
+        try_all(step);
+    }
     return failures;
 }
