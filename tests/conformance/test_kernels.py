@@ -142,6 +142,11 @@ def test_a_processor_without_fences_announces_none(built: Path) -> None:
     run("processor", built, {"engine": "soft"}, command_line="+", without=["fence"])
 
 
+def test_a_kernel_that_asks_little_gets_it(engine: Engine, built: Path) -> None:
+    memory = 128 << 20 if engine.name == "soft" else 16 << 20  # KVM here takes its time
+    assert "ok one page under many addresses" in run("plain", built, {"engine": engine}, memory=memory)
+
+
 def test_accesses_to_pages_are_what_their_entries_allow(engine: Engine, built: Path) -> None:
     # Some 9,600 of the 19 million ways: all of them take minutes.
     lines = run("access", built, {"engine": engine}, of_the_host=True)
