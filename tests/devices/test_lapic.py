@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from belljar.devices.apic_message import ApicMessage, DeliveryMode
+from belljar.devices.clock import HostClock
 from belljar.devices.lapic_registers import Reg
+from belljar.devices.lapic_timer import ONE_SHOT, ApicTimer
 from belljar.x86.msr import Msr
 from devices.pc import Pc
 
@@ -320,6 +324,19 @@ def test_a_masked_timer_counts_silently_and_loses_what_it_would_have_said() -> N
     lapic.write(Reg.LVT_TIMER, 0x40)
     clock.advance(10_000)
     assert not lapic.has_interrupt()
+
+
+def test_a_count_that_is_over_before_it_is_seen_to_begin_interrupts() -> None:
+    ticks: list[int] = []
+    clock = HostClock(source=count(0, 1000).__next__)  # everybody who looks at the time finds it later
+    timer = ApicTimer(clock, lambda: ticks.append(1))
+    timer.set_mode(ONE_SHOT, True)
+    timer.write_initial(1)
+    clock.run_due()
+    assert ticks == [1]
+    timer.write_divide(0xB)
+    clock.run_due()
+    assert ticks == [1]
 
 
 def test_a_counter_that_jumps_takes_no_tick_from_a_timer_that_does_not_follow_it() -> None:

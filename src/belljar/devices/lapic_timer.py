@@ -99,7 +99,7 @@ class ApicTimer:
         self.initial = value
         self._start_ns = self._clock.now_ns()
         self._period_ns = value * self._count_ns
-        self._arm()
+        self._arm(overdue=True)  # the host's time goes on meanwhile
 
     def current(self) -> int:
         """The count now."""
@@ -122,7 +122,7 @@ class ApicTimer:
             return
         self._period_ns = self.initial * after_ns
         self._start_ns = self._clock.now_ns() + remaining * after_ns // before_ns - self._period_ns
-        self._arm()
+        self._arm(overdue=remaining > 0)
 
     def _remaining_ns(self) -> int:
         elapsed_ns = self._clock.now_ns() - self._start_ns
