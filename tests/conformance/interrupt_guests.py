@@ -96,6 +96,27 @@ tick:
     iretq
 """
 
+CR8_LOWERED = """
+main:
+    gate 0x55, handler
+    mov eax, 5                  # classes up to 5 wait
+    mov cr8, rax
+    lapic 0x300, 0x44055
+    sti
+    chance
+    say 'a'
+    mov eax, 4
+    mov cr8, rax
+    chance
+    say 'c'
+    cli
+    done
+handler:
+    say 'b'
+    end_of_interrupt
+    iretq
+"""
+
 X2APIC_AND_BACK = """
 main:
     gate 0x40, handler

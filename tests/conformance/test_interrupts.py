@@ -12,6 +12,7 @@ from belljar.machine import End, Machine
 from conformance.assembly import guest
 from conformance.chips import chips
 from conformance.interrupt_guests import (
+    CR8_LOWERED,
     LAPIC_TIMER_PERIODIC,
     PIT_THROUGH_IOAPIC,
     PIT_THROUGH_PIC,
@@ -155,6 +156,7 @@ handler:
         (NMI_WITH_INTERRUPTS_OFF, b"anc"),
         (INTERRUPT_SHADOW, b"ahc"),
         (X2APIC_AND_BACK, b"he"),
+        (CR8_LOWERED, b"abc"),
         (SERIAL_INTERRUPT, b"se"),
     ],
     ids=[
@@ -167,6 +169,7 @@ handler:
         "nmi",
         "shadow",
         "x2apic-and-back",
+        "cr8-lowered",
         "serial",
     ],
 )

@@ -451,6 +451,7 @@ class RunLoop:
         reason: cython.int
         # Looked up once a run, and only if there is an exit for them.
         port_read = port_write = mmio_read = mmio_write = None
+        priority: cython.ulonglong = page.cr8
         if self.batcher is not None and self.watched and self.batcher.active:
             self.batcher.suspend()
         self.tick_ns = FIRST_SLEEP_TICK_NS
@@ -511,9 +512,11 @@ class RunLoop:
                 observer()
             if single or (reason != REASON_IO and reason != REASON_MMIO):
                 return reason
-            if (
-                page.request_interrupt_window and page.ready_for_interrupt_injection
-            ):  # not all hosts look at every entry
+            if page.cr8 > priority:
+                priority = page.cr8
+            if (page.request_interrupt_window and page.ready_for_interrupt_injection) or (
+                self.tells_priority and page.cr8 < priority
+            ):  # not all hosts look at every entry, nor tell every change
                 self.counts[REASON_INTERRUPTED] += 1
                 return REASON_INTERRUPTED
 
