@@ -34,6 +34,12 @@ def plain_kernel(name: str, where: Path) -> Path:
     return _build(name, where, "kernel.ld", f"{name}.S")
 
 
+@cache
+def script_kernel(where: Path) -> Path:
+    """The file of the kernel that runs programs of `oracles.scripts`."""
+    return _build("script", where, "kernel.ld", "boot.S", "script.c")
+
+
 def _build(name: str, where: Path, script: str, *sources: str) -> Path:
     linked, file = where / f"{name}.elf64", where / name
     _run("gcc", *FLAGS, f"-Wl,-T,{HERE / script}", "-o", str(linked), *(str(HERE / source) for source in sources))
