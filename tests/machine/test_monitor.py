@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 import time
@@ -30,7 +31,7 @@ def test_deadline_that_has_passed_ends_a_wait_at_once() -> None:
 
 def test_wait_does_not_end_before_its_deadline() -> None:
     with (bell := Monitor()):
-        for wait_ns in (1, 1_000, 100_000, 3_000_000):
+        for wait_ns in (1, 1_000, 100_000, 3_000_000, 1_100_000_000):
             deadline_ns = time.monotonic_ns() + wait_ns
             assert not bell.wait_until(deadline_ns)
             assert time.monotonic_ns() >= deadline_ns
@@ -216,6 +217,22 @@ def test_signal_handler_runs_during_a_wait_which_goes_on() -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert handled == [signal.SIGUSR1]
+
+
+def test_signal_that_interrupts_no_sleep_ends_a_wait_all_the_same() -> None:
+    bell = Monitor()
+
+    def interrupt() -> None:
+        with bell:  # which the wait has let go of
+            _thread.interrupt_main()  # as by a signal, but without one: its handler is only marked as due
+
+    began_ns = time.monotonic_ns()
+    with bell:
+        thread = at_work(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            bell.wait_until(began_ns + LONG_NS)
+    assert time.monotonic_ns() < began_ns + LONG_NS
+    thread.join()
 
 
 def test_what_a_signal_handler_raises_ends_a_wait_with_the_lock_taken() -> None:

@@ -17,13 +17,26 @@ cdef extern from *:
     #define EVERYONE INT_MAX
     #define EVERY_CHANNEL FUTEX_BITSET_MATCH_ANY
 
-    /* Sleeps as long as `*word` is `seen`, until `until_ns` of CLOCK_MONOTONIC at the latest (futex(2)). 0 or errno. */
+    #define LONGEST_SLEEP_NS 1000000000LL
+
+    static long long belljar_now(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * 1000000000LL + now.tv_nsec;
+    }
+
+    /* Sleeps as long as `*word` is `seen`, until `until_ns` of CLOCK_MONOTONIC at the latest (futex(2)). 0 or errno: EINTR,
+       too, after LONGEST_SLEEP_NS, for a signal that came just before the sleep did not interrupt it. */
     static int belljar_wait(unsigned *word, unsigned seen, long long until_ns, unsigned channels) {
         struct timespec until;
+        long long longest_ns = belljar_now() + LONGEST_SLEEP_NS;
+        int error, whole = until_ns <= longest_ns;
+        if (!whole)
+            until_ns = longest_ns;
         until.tv_sec = until_ns / 1000000000LL;
         until.tv_nsec = until_ns % 1000000000LL;
-        return syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, seen,
-                       until_ns == NO_DEADLINE ? NULL : &until, NULL, channels) ? errno : 0;
+        error = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, seen, &until, NULL, channels) ? errno : 0;
+        return error == ETIMEDOUT && !whole ? EINTR : error;
     }
 
     static void belljar_wake(unsigned *word, int threads, unsigned channels) {
