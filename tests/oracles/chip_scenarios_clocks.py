@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .chip_scenarios import LVT_LINT0, initialize_pics, scenario, then_eoi, then_pic_eoi, us
-from .scripts import HALT, HPET, TIMED, Script
+from .chip_scenarios import DIVIDE, INITIAL, LVT_LINT0, LVT_TIMER, initialize_pics, scenario, then_eoi, then_pic_eoi, us
+from .scripts import HALT, HPET, RATIO, TIMED, Script
 
 
 @scenario("!0 40 40 40 40 40")
@@ -246,3 +246,34 @@ def an_hpet_keeps_what_is_written_while_it_stands(s: Script) -> None:
     s.load(HPET + 0x10)
     s.store(HPET + 0x10, 0)
     s.load(HPET + 0x20)
+
+
+PM_HZ, HPET_HZ, APIC_HZ, PIT_HZ = 3_579_545, 100_000_000, 1_000_000_000, 1_193_182
+PM_CLOCK, _, APIC_CLOCK, HPET_CLOCK, PIT_CLOCK, SPEAKER_CLOCK = range(6)
+"""As kernels/script.c numbers them."""
+
+
+@scenario("=1 =1 =1 =1 =1 =1")
+def all_clocks_agree(s: Script) -> None:
+    s.apic(DIVIDE, 0xB)
+    s.apic(LVT_TIMER, 0x10040)
+    s.apic(INITIAL, 0xFFFFFFFF)
+    s.store(HPET + 0x10, 1)
+    s.out(0x43, 0x34)
+    s.out(0x40, 0, 0)
+    s.out(0x61, 1)
+    s.out(0x43, 0xB4)
+    s.out(0x42, 0, 0)
+    for clock, hz in ((HPET_CLOCK, HPET_HZ), (APIC_CLOCK, APIC_HZ), (PIT_CLOCK, PIT_HZ), (SPEAKER_CLOCK, PIT_HZ)):
+        agree(s, clock, hz)
+    for divide, by in ((0x0, 2), (0xA, 128)):
+        s.apic(DIVIDE, divide)
+        agree(s, APIC_CLOCK, APIC_HZ // by)
+    s.apic(INITIAL, 0)
+    s.store(HPET + 0x10, 0)
+    s.out(0x61, 0)
+
+
+def agree(s: Script, clock: int, hz: int) -> None:
+    """A clock with the ACPI timer."""
+    s.op(RATIO, clock | PM_CLOCK << 8, us(500) << 32 | hz * 1000 // PM_HZ)

@@ -10,12 +10,14 @@ import struct
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from belljar.machine import Machine
+from conformance.assembly import run
 from conformance.kernels import script_kernel
 
 MARK = struct.pack("<QQ", 0x6C6C656A72616C6C, 0x7470697263730A0A)
-OPS, CODE_BYTES = 6144, 8192
+OPS, CODE_BYTES, CODE_ALIGNMENT = 6144, 8192, 64
 ASYNC = 1 << 31
 
 (
@@ -106,6 +108,12 @@ class Script:
         self.tails.append((len(self.ops), vector, list(steps.ops) if steps is not None else []))
         self.op(HANDLER, vector)
 
+    def place(self, text: str) -> int:
+        """Put a function, as GNU assembler text, with the program: where it lies, for `CODE` and `WHERE`."""
+        at = -(-len(self.code) // CODE_ALIGNMENT) * CODE_ALIGNMENT
+        self.code += bytes(at - len(self.code)) + assemble(text)
+        return at
+
     def image(self) -> bytes:
         ops = [*self.ops, (END, 0, 0)]
         known: dict[tuple[tuple[int, int, int], ...], int] = {(): 0}
@@ -119,6 +127,17 @@ class Script:
         assert len(self.code) <= CODE_BYTES
         packed = b"".join(struct.pack("<IIQ", *op) for op in ops)
         return struct.pack("<II", self.cpus, len(self.ops)) + packed.ljust(16 * OPS, b"\0") + bytes(self.code)
+
+
+@cache
+def assemble(text: str) -> bytes:
+    """Machine code that lies anywhere."""
+    with TemporaryDirectory() as where:
+        source, linked, flat = (str(Path(where) / name) for name in ("code.s", "code.o", "code.bin"))
+        Path(source).write_text(f".intel_syntax noprefix\n.code64\n{text}\n")
+        run("as", "--64", "-o", linked, source)
+        run("objcopy", "-O", "binary", "-j", ".text", linked, flat)
+        return Path(flat).read_bytes()
 
 
 @cache
