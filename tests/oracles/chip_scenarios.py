@@ -134,7 +134,7 @@ def begin(s: Script, cpus: int) -> None:
 
 
 def write_all(cpus: int, pace: int, *, kernel: bool = False, exact: bool = True) -> tuple[Script, dict[str, range]]:
-    """One program of all scenarios, or those for a `kernel`'s chips, or for hosts that are not `exact`; and whose its steps are."""
+    """One program of all scenarios, or of those for a `kernel`'s chips or for hosts that are not `exact`; whose its steps are."""
     s, steps = Script(cpus=cpus, pace=pace), {}
     begin(s, cpus)
     for name, entry in SCENARIOS[cpus].items():
