@@ -155,6 +155,20 @@ def test_a_level_stays_up_until_its_status_is_cleared() -> None:
     assert (board.taken(), board.read(STATUS)) == ([], 0)
 
 
+def test_a_periodic_level_costs_no_time_until_its_status_is_cleared() -> None:
+    board = Board()
+    board.write(comparator(2), ENABLED | ROUTE_20 | LEVEL | PERIODIC | SET)
+    board.write(comparator(2) + 8, 1000)
+    board.write(CONFIGURATION, 1)
+    board.pc.clock.advance(10_000)
+    assert (board.read(STATUS), board.pc.clock.timers.active()) == (4, [])
+    board.pc.clock.advance(25_000)
+    board.write(STATUS, 4)
+    assert (board.read(STATUS), board.read(comparator(2) + 8)) == (0, 4000)
+    board.pc.clock.advance(5_000)
+    assert board.read(STATUS) == 4
+
+
 def test_comparator_sends_messages_where_its_route_says() -> None:
     board = Board()
     board.write(comparator(2) + 0x10, 0xFEE00000 << 32 | 0x77)

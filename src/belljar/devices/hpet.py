@@ -150,6 +150,7 @@ class Hpet:
             if bits & self.status & bit:
                 self.status &= ~bit
                 self._drive(number, False)
+                self._arm(number, self.counter())
 
     def _write_comparator(self, number: int, register: int, value: int, mask: int) -> None:
         comparator = self.comparators[number]
@@ -204,6 +205,8 @@ class Hpet:
             comparator.timer = None
         if not self.configuration & ENABLE or not comparator.configuration & T_ENABLE:
             return
+        if self.status >> number & 1:
+            return  # nothing more can happen to the line before the guest clears the status
         self._catch_up(comparator)
         ticks = (comparator.value - counter) & comparator.mask or comparator.mask + 1
         if ticks > _FAR:
