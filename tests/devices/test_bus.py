@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from operator import index
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from belljar.devices.bus import Bus, LockedBus
 from belljar.errors import ConfigurationError
+from belljar.machine import End, Machine
+from conformance.assembly import guest
 
 
 class Latch:
@@ -49,6 +53,67 @@ def test_wide_access_to_byte_device_is_split_into_adjacent_ports(kind: type[Bus]
     bus.port_write(0x100, 4, 0x44332211)
     assert [latch.values[port] for port in latch.ports] == [0x11, 0x22, 0x33, 0x44]
     assert bus.port_read(0x101, 2) == 0x3322
+
+
+class Register:
+    """What a device may keep its numbers in (numpy does)."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+class Odd:
+    """A device whose answers are no plain integers, or have too many bits."""
+
+    ports, mmio, port_width = range(0x200, 0x204), range(0xF000_0000, 0xF000_1000), 1
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def port_read(self, port: int, size: int) -> object:
+        return self.answer
+
+    def mmio_read(self, gpa: int, size: int) -> object:
+        return self.answer
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        pass
+
+    mmio_write = port_write
+
+
+READ_ALL_WAYS = """
+main:
+    mov edx, 0x200
+    in al, dx
+    out 0xE9, al
+    mov al, [0xF0000000]
+    out 0xE9, al
+    mov edi, 0x8000
+    mov ecx, 3
+    cld
+    rep insb
+    mov esi, 0xF0000000
+    mov ecx, 3
+    rep movsb
+    mov esi, 0x8000
+    mov ecx, 6
+    mov edx, 0xE9
+    rep outsb
+    done
+"""
+
+
+@pytest.mark.parametrize("options", [{"engine": "soft"}, {"engine": "kvm"}, {"engine": "kvm", "irqchip": "user"}])
+@pytest.mark.parametrize("answer", [0x5A, True, Register(0x5A), -1, 0x15A, 1 << 70])
+def test_device_may_answer_with_whatever_is_an_integer(options: dict[str, str], answer: object) -> None:
+    with Machine(guest(READ_ALL_WAYS), mode="long", **options) as machine:
+        machine.bus.attach(Odd(answer))
+        assert machine.run(timeout=20).end is End.HALT
+        assert machine.console == bytes([index(answer) & 0xFF]) * 8  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -48,6 +48,17 @@ def test_a_shared_line_is_up_while_any_source_holds_it(changes: list[tuple[int, 
     )
 
 
+def test_level_may_be_a_bit_of_a_device_s_register() -> None:
+    router = Router(pic=(pic := Pins()))
+    router.set_routes([PicRoute(5, 7)])
+    line = router.line(5, "uart")
+    for level in (0x40, 1, 0, 0x80):
+        line(level)
+    assert pic.calls == [(7, True), (7, False), (7, True)]
+    assert line.level is True
+    assert line.raised == 2
+
+
 def test_a_pc_has_its_timer_on_pin_0_of_the_8259_and_2_of_the_ioapic() -> None:
     routes = pc_routes()
     assert [route for route in routes if route.gsi == 0] == [PicRoute(0, 0), IoapicRoute(0, 2)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from operator import index
 from threading import RLock
 from typing import Protocol
 
@@ -136,7 +137,8 @@ class Bus:
         """IN: the device's answer, all ones where there is none."""
         reader = self._port_readers.get(port << 3 | size)
         if reader is not None:
-            return reader(port, size)
+            answer = reader(port, size)
+            return answer if type(answer) is int else index(answer)  # compiled callers take nothing else
         if size == 1:
             self.unclaimed += 1
             return 0xFF
@@ -158,7 +160,8 @@ class Bus:
 
     def port_read_block(self, port: int, size: int, count: int) -> bytes:
         """REP INS: every item is a read of its own, as the processor makes them."""
-        return b"".join(self.port_read(port, size).to_bytes(size, "little") for _ in range(count))
+        mask = _ALL_ONES[size]
+        return b"".join((self.port_read(port, size) & mask).to_bytes(size, "little") for _ in range(count))
 
     def port_write_block(self, port: int, size: int, data: bytes) -> None:
         """REP OUTS or collected writes: in one piece to a device that takes bytes, else item by item."""
@@ -186,7 +189,8 @@ class Bus:
         """A load from unbacked guest-physical memory."""
         device = self._mmio_device(gpa)
         if device is not None:
-            return device.mmio_read(gpa, size)
+            answer = device.mmio_read(gpa, size)
+            return answer if type(answer) is int else index(answer)
         self.unclaimed += 1
         return _ALL_ONES.get(size) or (1 << (8 * size)) - 1
 

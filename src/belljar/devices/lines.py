@@ -121,13 +121,17 @@ class Line:
         self.raised = 0
         """How often its source raised it."""
 
-    def __call__(self, level: bool) -> int:
-        """Raise or lower it; what became of it as `PinChip.set_pin` says, the best of all routes, 0 if nothing changed."""
-        if level == self.level:
+    def __call__(self, level: object) -> int:
+        """Raise or lower it; what became of it as `PinChip.set_pin` says, the best of all routes, 0 if nothing changed.
+
+        Any truth value will do: devices make it of their registers' bits.
+        """
+        up = bool(level)
+        if up == self.level:
             return 0
-        self.level = level
-        self.raised += level
-        return self._router.drive(self, level)
+        self.level = up
+        self.raised += up
+        return self._router.drive(self, up)
 
     def pulse(self) -> int:
         """Up and down again: one edge."""
