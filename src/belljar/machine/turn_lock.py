@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from threading import Lock
+from typing import Final
 
 from belljar.machine._monitor import EVERYBODY, Monitor
+
+LOOK_NS: Final = 10_000_000
+"""After which the runner looks whether callers still want to be let in."""
 
 
 class TurnLock:
@@ -37,9 +42,9 @@ class TurnLock:
         self._monitor.release()
 
     def let_in(self) -> None:
-        """By the runner: let everybody in who waits."""
+        """By the runner: let everybody in who waits. Who is interrupted before that tells nobody (Ctrl-C)."""
         while self.callers:
-            self._monitor.wait_until(None)
+            self._monitor.wait_until(time.monotonic_ns() + LOOK_NS)
 
     def notify(self, who: int) -> None:
         """As `Monitor.notify`."""
