@@ -133,13 +133,38 @@ def test_state_goes_to_another_machine() -> None:
     assert other.did == [INIT_BOOTSTRAP, True]
 
 
-def test_the_clocks_alarm_arrives() -> None:
+ALARM_INTERRUPT, PERIODIC_INTERRUPT = 0x20, 0x40
+
+
+def pc_with_alarm(also: int = 0) -> Pc:
+    """A PC whose real-time clock's alarm goes off each second."""
     pc = Pc()
     pc.out(0x70, 0x0B)
-    pc.out(0x71, pc.inb(0x71) | 0x20)
+    pc.out(0x71, pc.inb(0x71) | ALARM_INTERRUPT | also)
     for register in (1, 3, 5):
         pc.out(0x70, register)
         pc.out(0x71, 0xC0)
+    return pc
+
+
+def test_the_clocks_alarm_arrives() -> None:
+    pc = pc_with_alarm()
     assert not pc.pm1.port_read(STATUS, 2) & RTC
     pc.clock.advance(10**9)
     assert pc.pm1.port_read(STATUS, 2) & RTC
+
+
+def test_the_clocks_alarm_arrives_though_another_of_its_interrupts_waits() -> None:
+    pc = pc_with_alarm(PERIODIC_INTERRUPT)
+    pc.clock.advance(10**7)  # a period has passed, and nobody has asked for it
+    pc.clock.advance(10**9)
+    assert pc.pm1.port_read(STATUS, 2) & RTC
+
+
+def test_an_alarm_that_was_heard_is_not_heard_again_where_its_state_goes() -> None:
+    pc, other = pc_with_alarm(), Pc()
+    pc.clock.advance(10**9)
+    other.pm1.port_write(ENABLE, 2, RTC)
+    other.clock.restore(pc.clock.state())
+    other.rtc.restore(pc.rtc.state())
+    assert not other.pm1.port_read(STATUS, 2) & RTC

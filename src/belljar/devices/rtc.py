@@ -209,9 +209,10 @@ class Rtc:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if level:
-            return  # nothing more can happen to the line before the guest reads register C
-        deadline_ns = self._next_event_ns()
+        # Before the guest reads register C, nothing more can happen to a line that is up; an alarm is heard all the same.
+        if rings or (level and not self.cmos[REG_B] & B_ALARM):
+            return
+        deadline_ns = self._next_alarm_ns() if level else self._next_event_ns()
         if deadline_ns is not None:
             self._timer = self._clock.call_at(max(deadline_ns, self._clock.now_ns() + MIN_TICK_NS), self._tick)
 
@@ -225,13 +226,16 @@ class Rtc:
         events = []
         if enabled & B_PERIODIC and self.period_ns:
             events.append(self._periodic_ns + self.period_ns)
-        if self._counts():
-            if enabled & B_UPDATE:
-                events.append(self._updated_ns + NS_PER_SECOND)
-            elif enabled & B_ALARM:
-                seconds = next_match(RtcTime.load(self.cmos), self.cmos)
-                events.append(self._updated_ns + seconds * NS_PER_SECOND)
+        if enabled & B_UPDATE and self._counts():
+            events.append(self._updated_ns + NS_PER_SECOND)
+        elif enabled & B_ALARM and (alarm_ns := self._next_alarm_ns()) is not None:
+            events.append(alarm_ns)
         return min(events) if events else None
+
+    def _next_alarm_ns(self) -> int | None:
+        if not self._counts():
+            return None
+        return self._updated_ns + next_match(RtcTime.load(self.cmos), self.cmos) * NS_PER_SECOND
 
     def _tick(self) -> None:
         self._timer = None
@@ -256,6 +260,7 @@ class Rtc:
             "periodic_ns": self._periodic_ns,
             "level": int(self._level),
             "connected": int(self._connected),
+            "rings": int(self._rings),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -266,4 +271,5 @@ class Rtc:
         self._flags = state["flags"]
         self._updated_ns, self._periodic_ns = state["updated_ns"], state["periodic_ns"]
         self._level, self._connected = bool(state["level"]), bool(state["connected"])
+        self._rings = bool(state["rings"])  # whoever is to hear of it has heard
         self._follow()
