@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
+
 from belljar.devices.clock import HostClock
 from belljar.devices.hpet import Hpet
 from devices.pc import Pc
@@ -167,6 +169,23 @@ def test_a_periodic_level_costs_no_time_until_its_status_is_cleared() -> None:
     assert (board.read(STATUS), board.read(comparator(2) + 8)) == (0, 4000)
     board.pc.clock.advance(5_000)
     assert board.read(STATUS) == 4
+
+
+@pytest.mark.parametrize("waits_s", [1, 30, 44, 80])
+def test_a_32_bit_period_is_kept_however_long_the_status_is_not_cleared(waits_s: int) -> None:
+    board = Board()
+    clock = board.pc.clock
+    board.write(comparator(0), ENABLED | ROUTE_20 | LEVEL | PERIODIC | SET | BITS_32)
+    board.write(comparator(0) + 8, 100_000)
+    board.write(CONFIGURATION, 1)
+    end_ns = clock.now_ns() + waits_s * 10**9
+    while (due_ns := clock.next_deadline_ns()) is not None and due_ns < end_ns:
+        clock.advance_to(due_ns)
+    assert board.read(STATUS) == 1
+    clock.advance_to(end_ns)
+    board.write(STATUS, 1)
+    clock.advance(1_000_000)
+    assert board.read(STATUS) == 1
 
 
 def test_comparator_sends_messages_where_its_route_says() -> None:

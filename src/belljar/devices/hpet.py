@@ -205,10 +205,14 @@ class Hpet:
             comparator.timer = None
         if not self.configuration & ENABLE or not comparator.configuration & T_ENABLE:
             return
-        if self.status >> number & 1:
-            return  # nothing more can happen to the line before the guest clears the status
         self._catch_up(comparator)
         ticks = (comparator.value - counter) & comparator.mask or comparator.mask + 1
+        if self.status >> number & 1:
+            # Nothing more can happen to the line before the guest clears the status. A period is to be kept all the same, by
+            # looking before the counter is so far ahead that it seems to be behind.
+            if not comparator.configuration & T_PERIODIC:
+                return
+            ticks = max(ticks, comparator.mask >> 2)
         if ticks > _FAR:
             return
         reached_ns = self._since_ns + (counter - self._counter & _ALL) * PERIOD_NS
@@ -236,7 +240,7 @@ class Hpet:
         """The lines and messages that its timers may raise and send (`belljar.machine.wakeups`)."""
         causes: list[int | tuple[int, int]] = []
         for number, comparator in enumerate(self.comparators):
-            if comparator.timer is None:
+            if comparator.timer is None or self.status >> number & 1:
                 continue
             if comparator.configuration & T_FSB_ENABLE:
                 causes.append((comparator.fsb >> 32, comparator.fsb & 0xFFFF_FFFF))
