@@ -392,3 +392,39 @@ def test_bare_vcpus_on_soft_start_together_and_end_together() -> None:
 def test_stepping_a_halt_beside_a_running_vcpu_ends() -> None:
     with Machine(b"\xf4", engine="soft", cpus=2) as machine:
         assert machine.step().end is End.HALT
+
+
+ALARM_BY_SCI = """
+.macro cmos register, value
+    mov al, \\register
+    out 0x70, al
+    mov al, \\value
+    out 0x71, al
+.endm
+main:
+    gate 0x39, sci
+    redirect 9, 0x8039          # level-triggered
+    mov dx, 0x602               # PM1: the alarm's event
+    mov ax, 0x400
+    out dx, ax
+    cmos 1, 0xC0                # each second
+    cmos 3, 0xC0
+    cmos 5, 0xC0
+    cmos 0xB, 0x62              # the alarm's interrupt and the periodic one, on a line that is masked
+    sti
+    hlt
+    cli
+    say 'e'
+    done
+sci:
+    say 's'
+    mov dx, 0x600
+    mov ax, 0x400
+    out dx, ax
+    end_of_interrupt
+    iretq
+"""
+
+
+def test_alarm_wakes_by_acpis_line_who_sleeps_though_the_clocks_own_is_masked() -> None:
+    assert console(ALARM_BY_SCI, {"engine": "soft", "irqchip": "user", "mode": "long"}) == b"se"

@@ -106,9 +106,11 @@ class Pm1:
         self._status |= RTC
         self._follow()
 
-    def wakes_by_alarm(self) -> list[tuple[int, int]]:
-        """The messages that an alarm sends now."""
-        return [INIT_BOOTSTRAP] if self._asleep and self._enabled & RTC else []
+    def wakes_by_alarm(self) -> list[int | tuple[int, int]]:
+        """What an alarm raises and sends now: the SCI, and the message that ends S3."""
+        if not self._enabled & RTC:
+            return []
+        return [*self.awaited(), *([INIT_BOOTSTRAP] if self._asleep else [])]
 
     def _catch_up(self) -> None:
         changes = self._pm_timer.changes_of_top_bit()
@@ -140,9 +142,9 @@ class Pm1:
         self._follow()
 
     def awaited(self) -> list[int]:
-        """The line that its timer may raise, if it is on one (`belljar.machine.wakeups`)."""
+        """The line that its timer may raise, if it is on one and not up (`belljar.machine.wakeups`)."""
         gsi = getattr(self._line, "gsi", None)
-        return [gsi] if gsi is not None else []
+        return [gsi] if gsi is not None and not self._level else []
 
     def state(self) -> dict[str, int]:
         """The registers, and how many changes of the timer's highest bit they know of."""

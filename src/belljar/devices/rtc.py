@@ -58,7 +58,7 @@ def memory_size_bytes(low: int, high: int = 0) -> dict[int, int]:
 class Rtc:
     """The clock. `line` follows its interrupt pin (IRQ 8); `start` is the time at the clock's 0, in seconds since 1970 UTC.
 
-    `alarm` is called when an alarm goes off that may interrupt; `wakes` says which messages are sent by that.
+    `alarm` is called when an alarm goes off that may interrupt; `wakes` says which lines and messages that means.
     """
 
     port_width = 1
@@ -71,7 +71,7 @@ class Rtc:
         start: int = DEFAULT_START,
         memory: dict[int, int] | None = None,
         alarm: Callable[[], None] = lambda: None,
-        wakes: Callable[[], list[tuple[int, int]]] = list,
+        wakes: Callable[[], list[int | tuple[int, int]]] = list,
     ) -> None:
         self.ports = range(RTC_PORT, RTC_PORT + 4)
         self._clock = clock
@@ -219,7 +219,8 @@ class Rtc:
     def awaited(self) -> list[int | tuple[int, int]]:
         """The line that its timer may raise, if it is on one, and what its alarm wakes (`belljar.machine.wakeups`)."""
         gsi = getattr(self._line, "gsi", None)
-        return [*([gsi] if gsi is not None and self._connected else []), *self._wakes()]
+        own = [gsi] if gsi is not None and self._connected and not self._level else []
+        return [*own, *(self._wakes() if self.cmos[REG_B] & B_ALARM else [])]
 
     def _next_event_ns(self) -> int | None:
         enabled = self.cmos[REG_B]
