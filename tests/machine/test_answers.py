@@ -32,6 +32,19 @@ def test_answer_is_what_rdmsr_reads(engine: Engine) -> None:
     assert asked == [ReadMsr(0, NO_SUCH_MSR, UNKNOWN)]
 
 
+class Number:
+    """An integer of somebody else's making (numpy has such)."""
+
+    def __index__(self) -> int:
+        return 0x1122_3344_5566_7788
+
+
+def test_answer_may_be_whatever_is_an_integer(engine: Engine) -> None:
+    with Machine(READ, engine=engine, mode="long", msr_handler=lambda exit: Number()) as machine:
+        assert machine.run(timeout=10).end is End.HALT
+        assert (machine.cpu.rax, machine.cpu.rdx) == (0x5566_7788, 0x1122_3344)
+
+
 def test_write_reaches_the_handler_with_its_value(engine: Engine) -> None:
     asked: list[Exit] = []
 

@@ -7,6 +7,7 @@ with Machine("hello-long") as machine:
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -220,7 +221,7 @@ class Machine:
                 return answer
         handler: Any = self.config.hypercall_handler if isinstance(exit, Hypercall) else self.config.msr_handler
         answer = None if handler is None else handler(exit)
-        return answer
+        return None if answer is None else operator.index(answer)  # engines take nothing else
 
     def _describe(self, exit: Exit) -> str:
         return describe_exit(exit, self.cpu_of(exit.vcpu), self.peek_code)
