@@ -151,10 +151,7 @@ class TimerQueue:
                 timer.callback()
         for entry in later:
             heappush(self._heap, entry)
-        if self._heap and self._heap[0][2].age == self._heap[0][1]:
-            self.first_ns = self._heap[0][0]
-        else:
-            self._find_first()
+        self._find_first()
         return ran
 
     def active(self) -> list[Timer]:

@@ -41,8 +41,6 @@ from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
 
 _LVT_TIMER: Final = int(Reg.LVT_TIMER)
-_ENABLED: Final = regs.BASE_ENABLED
-_SOFTWARE_ENABLED: Final = regs.SVR_ENABLED
 _LINTS: Final = (Reg.LVT_LINT0, Reg.LVT_LINT1)
 
 
@@ -190,9 +188,9 @@ class Lapic:
 
     def has_interrupt(self) -> bool:
         """Whether there is a maskable interrupt for the vCPU now."""
-        if self.vectors.irr and self.base & _ENABLED and self.vectors.deliverable() >= 0:
+        if self.vectors.irr and self.base & regs.BASE_ENABLED and self.vectors.deliverable() >= 0:
             return True
-        return self.extint or (self._lint_level[0] and self.accepts_extint)
+        return self.has_extint()
 
     def has_extint(self) -> bool:
         """Whether the 8259 is to be asked: LINT0 is up and passes it on, or a message said so."""
@@ -213,10 +211,10 @@ class Lapic:
 
     def take(self) -> int:
         """Take the most urgent interrupt: its vector; -1 if there is none."""
-        if (self.extint or self._lint_level[0]) and self.has_extint() and self._pic is not None:
+        if self.has_extint() and self._pic is not None:
             self.extint = False
             return self._pic.acknowledge(self.apic_id)
-        vector = self.vectors.take() if self.base & _ENABLED else -1
+        vector = self.vectors.take() if self.base & regs.BASE_ENABLED else -1
         if vector >= 0 and self._book is not None:
             self._book.taken(vector)
         return vector
@@ -308,7 +306,7 @@ class Lapic:
 
     def accept(self, vector: int, level_triggered: bool, source: str) -> bool:
         """A fixed interrupt; False if the APIC is off or the vector illegal."""
-        if vector < FIRST_VECTOR or not (self.svr & _SOFTWARE_ENABLED and self.base & _ENABLED):
+        if vector < FIRST_VECTOR or not self.enabled:
             if self._book is not None:
                 self._book.refused(vector, source)
             if self.enabled:

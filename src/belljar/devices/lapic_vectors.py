@@ -42,13 +42,12 @@ class VectorState:
 
     def take(self) -> int:
         """The most urgent request above the processor's priority goes into service: its vector, or -1."""
-        vector = self.irr.bit_length() - 1
-        if vector & CLASS_MASK <= self.ppr & CLASS_MASK or vector < 0:
-            return -1
-        bit = 1 << vector
-        self.irr ^= bit
-        self.isr |= bit
-        self.ppr = vector & CLASS_MASK  # it is above the task's and above all others in service
+        vector = self.deliverable()
+        if vector >= 0:
+            bit = 1 << vector
+            self.irr ^= bit
+            self.isr |= bit
+            self.update_ppr()
         return vector
 
     def end(self) -> int:
@@ -56,10 +55,7 @@ class VectorState:
         vector = self.isr.bit_length() - 1
         if vector >= 0:
             self.isr ^= 1 << vector
-            if self.isr:
-                self.update_ppr()
-            else:
-                self.ppr = self.tpr
+            self.update_ppr()
         return vector
 
     def set_tpr(self, value: int) -> None:

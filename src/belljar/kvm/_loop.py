@@ -259,6 +259,7 @@ class RunLoop:
 
     @task_priority.setter
     def task_priority(self, cr8: cython.ulonglong) -> None:
+        """For the next entry; nothing once this is closed."""
         if self.page != cython.NULL:
             self.page.cr8 = cr8
 

@@ -77,6 +77,7 @@ def make_serial(machine: Machine, output: Output) -> Serial:
         return serial
 
     def begin_to_listen(wanted: bool) -> None:
+        """The guest has looked for input, or wants an interrupt for it."""
         from belljar.machine.input_thread import InputThread  # few guests wait for input
 
         lock = own.lock if own is not None else machine.bus.lock  # type: ignore[attr-defined]

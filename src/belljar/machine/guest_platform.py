@@ -30,6 +30,7 @@ class LapicFace:
 
     @settle.setter
     def settle(self, callback: Callable[[], None] | None) -> None:
+        """One at a time; None: nobody."""
         self._lapic.settle = callback
 
     @property
@@ -39,6 +40,7 @@ class LapicFace:
 
     @ended.setter
     def ended(self, callback: Callable[[int], None] | None) -> None:
+        """One at a time; None: nobody."""
         self._lapic.ended = callback
 
     def end_of_interrupt(self) -> None:

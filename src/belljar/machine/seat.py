@@ -112,7 +112,7 @@ class Seat:
         self._task_priority = UNKNOWN  # what the vCPU was entered with
         self._window_wanted = False
         lapic.task_priority_written = self._guest_wrote_task_priority
-        # No TSC deadline timer on KVM: without a local APIC of its own it takes that MSR for itself, and CPUID has no such timer.
+        # Not where the engine keeps that MSR to itself, or does not tell how its counter follows the host's.
         self.msrs = LapicMsrs(lapic, tsc_deadline=tsc_deadline)
 
     def prepare(self) -> bool:
@@ -124,7 +124,7 @@ class Seat:
             return False
         if lapic.settle is not None:
             lapic.settle()
-        if lapic.vectors.irr or self._window_wanted or lapic.has_interrupt():
+        if self._window_wanted or lapic.has_interrupt():
             self._offer_interrupt(after_nmi)
         priority = lapic.vectors.tpr >> 4
         if priority != self._task_priority:

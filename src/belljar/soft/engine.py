@@ -214,6 +214,7 @@ class SoftVm:
         self._check_open()
 
         def forget() -> None:
+            """While no vCPU executes."""
             self.mmu.forget(gpa)
             self._forget_translations()
 
@@ -261,6 +262,7 @@ class SoftVm:
         )
 
         def change() -> None:
+            """As above."""
             self.memory.write(self._msr_bitmap_hpa, page)
             for vcpu in self.vcpus:
                 vcpu.exiting_msrs = range(1 << 32) if only is None else frozenset((*others, *only))

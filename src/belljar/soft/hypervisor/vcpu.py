@@ -17,6 +17,7 @@ from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.events import forget
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import halt, stepped
+from belljar.soft.hypervisor.handlers.ports import access as port_access
 from belljar.soft.hypervisor.handlers.table import HANDLERS
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.reasons import Reason
@@ -58,8 +59,7 @@ INSTRUCTION_BYTES: Final = 15
 
 
 PORT_ACCESS: Final = int(Reason.IO)
-port_access = HANDLERS[PORT_ACCESS]
-"""The most frequent exit does without the look-up."""
+"""The most frequent exit does without the look-up of its handler."""
 
 NO_DEVICE: Final = (1 << 64) - 1
 """No page's address."""
@@ -517,6 +517,7 @@ class SoftVcpu(VcpuEvents):
 
     @clock_ns.setter
     def clock_ns(self, value: int) -> None:
+        """It goes on from there."""
         self.processor.tsc = value
 
     def serve_msrs(self, device: MsrDevice) -> None:

@@ -112,6 +112,7 @@ class VcpuEvents(ABC):
 
     @task_priority.setter
     def task_priority(self, value: int) -> None:
+        """As MOV to CR8, which no guest executes: nobody is told."""
         self.processor.cr8 = value
 
     @property
