@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from belljar.breath import breathe
 from belljar.engine import Bus, MsrDevice
-from belljar.engine_data import DebugControl, EngineTranslation, RunPage
-from belljar.errors import ClosedError, ConfigurationError, EngineError, FeatureUnsupported
+from belljar.engine_data import DebugControl
+from belljar.errors import ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
-from belljar.soft.hypervisor import controls, msr_access, state
+from belljar.soft.hypervisor import msr_access
 from belljar.soft.hypervisor.answers import finish
-from belljar.soft.hypervisor.events import forget
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import halt, stepped
 from belljar.soft.hypervisor.handlers.ports import access as port_access
@@ -23,18 +22,12 @@ from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.hypervisor.requests import Requests
 from belljar.soft.hypervisor.shared import Shared
-from belljar.soft.hypervisor.start import check_pages, start_special
-from belljar.soft.hypervisor.tsc import GuestTsc
-from belljar.soft.hypervisor.vcpu_events import VcpuEvents
+from belljar.soft.hypervisor.vcpu_state import VcpuState
 from belljar.soft.hypervisor.window import DeviceWindow
-from belljar.soft.processor._core import Processor, VmcsRegion, VmxError
-from belljar.soft.processor.fields import Field
+from belljar.soft.processor._core import Processor, VmxError
 from belljar.x86.msr import Msr
-from belljar.x86.state import CpuState, Registers, SpecialRegisters
-from belljar.x86.walker import walk
 
 if TYPE_CHECKING:
-    from belljar.soft.hypervisor.machine_checks import MachineChecks
     from belljar.soft.hypervisor.paravirt.interfaces import Interfaces
     from belljar.watching import ExitWatch
 
@@ -82,25 +75,12 @@ def next_chunk(chunk: int, took_ns: int) -> int:
     return max(chunk // 2, 1) if took_ns > CHUNK_NS else min(2 * chunk, LONGEST_CHUNK)
 
 
-class _Closed:
-    """Stands where a closed vCPU's processor was: looking at a flag at each run would cost more than this."""
-
-    def __init__(self, index: int) -> None:
-        self._index = index
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise ClosedError(f"vCPU {self._index} is closed")
-
-
-class SoftVcpu(VcpuEvents):
+class SoftVcpu(VcpuState):
     """One virtual CPU of the soft engine. Handlers use `processor`, `mmu`, `memory`, `bus`, `window`, `log` and `debug`."""
 
     def __init__(self, index: int, mmu: Mmu, msr_bitmap_hpa: int, shared: Shared | None = None) -> None:
-        self.index = index
-        self.mmu = mmu
+        super().__init__(index, mmu, msr_bitmap_hpa)
         self.shared = Shared(mmu) if shared is None else shared
-        self.memory = mmu.memory
-        self.processor = Processor(mmu.memory)
         self.log = ExitLog(index)
         self.window = DeviceWindow(mmu, self)
         self.debug = DebugControl()
@@ -125,62 +105,13 @@ class SoftVcpu(VcpuEvents):
         """The VM's vCPUs, this one among them: the cores of one package."""
         self.requests = Requests((self,))
         """The VM's; of what other threads ask for."""
-        self.runner = 0
-        """Which thread is in `run`, beyond its shortest way; 0: none."""
-        self.nmis = 0
-        self.put_off: int | None = None
-        self._machine_checks: MachineChecks | None = None
-        self._waiting: ExitReason | None = None
         self._observer: Callable[[Exit], None] | None = None
         self._single_exit = False
         self._backlog: list[Exit] = []
-        self._closed = False
+        self._looked_ns = 0
         self._port_accesses = 0
-        self.processor.vmptrld(VmcsRegion())
-        controls.set_up(self.processor, mmu.tables.eptp, msr_bitmap_hpa)
-        self.tsc: GuestTsc = GuestTsc(self.processor)
-        self.interfaces_made: Interfaces | None = None
-        self.set_special(SpecialRegisters())
-        self.set_registers(Registers(rip=0xFFF0, rdx=0x600))
 
-    # -- state -----------------------------------------------------------------------------------------------------
-
-    @property
-    def run_page(self) -> RunPage:
-        """The processor's own structure: there is no page shared with a kernel."""
-        processor = self._open()
-        return RunPage(processor.state_hva, processor.debug_state_size, "the soft processor's state (struct Cpu)")
-
-    def get_registers(self) -> Registers:
-        """The general registers, RIP and RFLAGS."""
-        return state.get_registers(self._settled())
-
-    def set_registers(self, registers: Registers) -> None:
-        """Set all of them. Raises ConfigurationError if a value does not fit 64 bits."""
-        self._refuse_waiting()
-        state.set_registers(self._settled(), registers)
-
-    def get_special(self) -> SpecialRegisters:
-        """Segments, tables, control registers, EFER."""
-        return state.get_special(self._settled())
-
-    def set_special(self, special: SpecialRegisters) -> None:
-        """Set all of them as given. Raises EngineError for what no processor could be in."""
-        processor = self._settled()
-        self._refuse_waiting()
-        state.set_special(processor, special)
-        if state.uses_pdptes(special):
-            state.set_pdptes(processor, self.mmu.read(special.cr3 & 0xFFFFFFE0, 32))
-
-    def set_state(self, state: CpuState, mode: str) -> None:
-        """Start state for `mode`; this engine has every mode, but for features that are switched off: ModeUnsupported then."""
-        special = start_special(self._open(), state.special, mode)
-        self.set_special(special)
-        self.set_registers(state.registers)
-        forget(self)
-        check_pages(self.processor, special, self.pc_gva(), mode, self.mmu.read)
-        if self.interfaces_made is not None:
-            self.interfaces_made.reset()
+    # -- MSRs and what else the guest finds ------------------------------------------------------------------------
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """MSR values by index; those that the processor does not have are left out."""
@@ -205,23 +136,6 @@ class SoftVcpu(VcpuEvents):
 
             self.interfaces_made = Interfaces(self)
         return self.interfaces_made
-
-    def translate(self, gva: int) -> EngineTranslation:
-        """A walk of the guest's page tables as they are in memory now."""
-        found = walk(self.get_special(), gva, self.mmu.read, physical_bits=controls.PHYSICAL_BITS)
-        if found.gpa is None or found.rights is None:
-            return EngineTranslation(gva, 0, False, False, False)
-        return EngineTranslation(gva, found.gpa, True, found.rights.write, found.rights.user)
-
-    def pc_gva(self) -> int:
-        """The linear address of the next instruction."""
-        processor = self.processor
-        rip = processor.vmread(Field.GUEST_RIP)
-        if processor.vmread(Field.GUEST_EFER) & controls.EFER_LMA and (
-            processor.vmread(Field.GUEST_CS_RIGHTS) & controls.RIGHTS_L
-        ):
-            return rip
-        return rip + processor.vmread(Field.GUEST_CS_BASE) & 0xFFFFFFFF
 
     def set_debug(self, control: DebugControl) -> None:
         """What to stop for from the next run on: single step, and any number of breakpoints and watchpoints."""
@@ -343,8 +257,8 @@ class SoftVcpu(VcpuEvents):
         """Run without counting. Consoles live here."""
         processor = self.processor
         enter = processor.enter
-        budget, looks, looked_ns = CHUNK, EXITS_PER_LOOK, time.monotonic_ns()
-        look_at = processor.spent + budget
+        budget, looks, look_at = CHUNK, EXITS_PER_LOOK, processor.spent + CHUNK
+        self._looked_ns = time.monotonic_ns()
         while True:
             reason = enter(budget)
             if reason == PORT_ACCESS:
@@ -363,13 +277,10 @@ class SoftVcpu(VcpuEvents):
                 looks -= self._carried
                 self._carried = 0
             if reason == PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
-                breathe()
-                now_ns = time.monotonic_ns()
-                if deadline_ns is not None and now_ns >= deadline_ns:
+                budget = self._look_at_clock(deadline_ns, budget, reason == PAUSE_BUDGET)
+                if not budget:
                     return self.end(self.interrupted)
-                if reason == PAUSE_BUDGET:
-                    budget = next_chunk(budget, now_ns - looked_ns)
-                looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + budget
+                looks, look_at = EXITS_PER_LOOK, processor.spent + budget
 
     def _run_counting(self, deadline_ns: int | None, instructions: int | None, begun: int) -> ExitReason:
         """Run to a number of instructions, or one by one. `begun`: why the processor came back already; -1: not entered."""
@@ -380,7 +291,8 @@ class SoftVcpu(VcpuEvents):
         limit = None if instructions is None else begin + instructions
         if begun < 0 and limit is not None and begin >= limit:
             return self.end(self._limit_reached)
-        looks, looked_ns, look_at = EXITS_PER_LOOK, 0, begin + chunk
+        looks, look_at = EXITS_PER_LOOK, begin + chunk
+        self._looked_ns = 0
         while True:
             before = processor.retired
             if begun < 0:
@@ -400,13 +312,19 @@ class SoftVcpu(VcpuEvents):
             looks -= 1 + self._carried
             self._carried = 0
             if reason == PAUSE_BUDGET or looks <= 0 or processor.spent >= look_at:
-                breathe()
-                now_ns = time.monotonic_ns()
-                if deadline_ns is not None and now_ns >= deadline_ns:
+                chunk = self._look_at_clock(deadline_ns, chunk, reason == PAUSE_BUDGET and not single_step)
+                if not chunk:
                     return self.end(self.interrupted)
-                if reason == PAUSE_BUDGET and looked_ns and not single_step:
-                    chunk = next_chunk(chunk, now_ns - looked_ns)
-                looks, looked_ns, look_at = EXITS_PER_LOOK, now_ns, processor.spent + chunk
+                looks, look_at = EXITS_PER_LOOK, processor.spent + chunk
+
+    def _look_at_clock(self, deadline_ns: int | None, chunk: int, used_up: bool) -> int:
+        """How many instructions until the next look, at most; 0: the deadline has come. `used_up`: the last `chunk` was."""
+        breathe()
+        now_ns, looked_ns = time.monotonic_ns(), self._looked_ns
+        if deadline_ns is not None and now_ns >= deadline_ns:
+            return 0
+        self._looked_ns = now_ns
+        return next_chunk(chunk, now_ns - looked_ns) if used_up and looked_ns else chunk
 
     def _serve(self, reason: int) -> ExitReason | None:
         handler = HANDLERS.get(reason)
@@ -510,26 +428,9 @@ class SoftVcpu(VcpuEvents):
         """The exit that ended the last `run`, whole."""
         return self.log.last()
 
-    @property
-    def clock_ns(self) -> int:
-        """The processor's own time-stamp counter, which a guest's follows: a nanosecond an instruction."""
-        return self.processor.tsc
-
-    @clock_ns.setter
-    def clock_ns(self, value: int) -> None:
-        """It goes on from there."""
-        self.processor.tsc = value
-
     def serve_msrs(self, device: MsrDevice) -> None:
         """Have some MSRs answered in the middle of a run (`belljar.engine.Vcpu.serve_msrs`)."""
         self.msr_device = device
-
-    def follow_host_clock(self, offset_ns: int | None) -> None:
-        """Whether `clock_ns` goes on with the host's clock (`belljar.engine.Vcpu.follow_host_clock`)."""
-        if offset_ns is None:
-            self.processor.count_instructions()
-        else:
-            self.processor.follow_host_clock(offset_ns)
 
     @property
     def runs(self) -> bool:
@@ -540,10 +441,6 @@ class SoftVcpu(VcpuEvents):
         """Have whoever runs this vCPU look at `requests` before another instruction. From any thread."""
         if not self._closed:
             self.processor.request()
-
-    def instructions_retired(self) -> int:
-        """How many instructions this vCPU has executed since it was made."""
-        return self.processor.retired
 
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""
@@ -574,26 +471,9 @@ class SoftVcpu(VcpuEvents):
         """How often this vCPU came back, by reason, since it was made; zero counts left out."""
         return self.log.by_reason(self._port_accesses if self._closed else self.processor.port_accesses)
 
-    def _settled(self) -> Processor:
-        """For looking at state, or changing it: nobody else may be at it."""
-        if self.runner and self.runner != get_ident():
-            raise EngineError(
-                f"vCPU {self.index} is running on another thread", hint="stop it before looking at its state"
-            )
-        return self._open()
-
-    def _open(self) -> Processor:
-        if self._closed:
-            raise ClosedError(f"vCPU {self.index} is closed")
-        return self.processor
-
     def close(self) -> None:
         """Give everything back. Harmless when repeated."""
         if not self._closed:
-            self._closed = True
             self._port_accesses = self.processor.port_accesses
-            self.processor.vmclear()
-            # The processor owns more than Python knows of: it must not wait for the garbage collector.
-            self.processor = cast(Processor, _Closed(self.index))
+            super().close()
             self.window.close()
-            self.tsc.detach(self.processor)
