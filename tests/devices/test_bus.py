@@ -142,6 +142,33 @@ def test_overlapping_devices_are_refused() -> None:
             bus.attach(Window(start, stop))
 
 
+class Deaf:
+    """A port device of a user who did not think of writes."""
+
+    ports = range(0x300, 0x301)
+    port_width = 1
+
+    def port_read(self, port: int, size: int) -> int:
+        return 0
+
+
+class Nowhere:
+    """A device whose ports are no range."""
+
+    ports = (0x300,)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [(Deaf(), "Deaf has `ports`, but no `port_write`"), (Nowhere(), "Nowhere has no addresses")]
+)
+def test_a_device_that_lacks_something_is_refused_whole(device: object, said: str) -> None:
+    bus = Bus()
+    with pytest.raises(ConfigurationError, match=said):
+        bus.attach(device)
+    assert bus.port_read(0x300, 1) == 0xFF
+    bus.attach(Latch(0x300))
+
+
 @given(st.integers(0, 0x5000), st.sampled_from([1, 2, 4, 8]))
 def test_memory_access_finds_exactly_the_claiming_device(gpa: int, size: int) -> None:
     bus = Bus()

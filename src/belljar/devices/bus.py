@@ -57,6 +57,10 @@ class MemoryDevice(Protocol):
         """A store."""
 
 
+PARTS = {"ports": ("port_width", "port_read", "port_write"), "mmio": ("mmio_read", "mmio_write")}
+"""What a device needs beside its addresses, by what these are called."""
+
+
 class Bus:
     """Dispatches port and memory accesses to devices by address. Not safe for two vCPU threads: see `LockedBus`."""
 
@@ -74,14 +78,29 @@ class Bus:
         """How many accesses no device answered."""
 
     def attach(self, device: object, *, gives_way: bool = False) -> None:
-        """Put a device on the bus or buses that it has addresses for. Raises ConfigurationError if one is taken.
+        """Put a device on the bus or buses that it has addresses for.
+
+        Raises ConfigurationError if one is taken, if there are none, or if the device lacks what its protocol asks for
+        (`PortDevice`, `MemoryDevice`).
 
         A device that `gives_way` leaves the ports that another one claims, before or after it, and its memory if any of it
         is claimed: what a machine has anyway must not be in the way of what its user puts there.
         """
-        if isinstance(getattr(device, "ports", None), range):
+        buses = [name for name in PARTS if isinstance(getattr(device, name, None), range)]
+        if not buses:
+            raise ConfigurationError(
+                f"{type(device).__name__} has no addresses", hint="a range called `ports`, or one called `mmio`"
+            )
+        for name in buses:
+            missing = [part for part in PARTS[name] if not hasattr(device, part)]
+            if missing:
+                raise ConfigurationError(
+                    f"{type(device).__name__} has `{name}`, but no {', '.join(f'`{part}`' for part in missing)}",
+                    hint="belljar.devices.bus says what devices have",
+                )
+        if "ports" in buses:
             self._attach_ports(device, gives_way)  # type: ignore[arg-type]
-        if isinstance(getattr(device, "mmio", None), range):
+        if "mmio" in buses:
             self._attach_mmio(device, gives_way)  # type: ignore[arg-type]
 
     def _attach_ports(self, device: PortDevice, gives_way: bool) -> None:
