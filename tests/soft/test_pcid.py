@@ -6,7 +6,7 @@ import random
 import struct
 
 import pytest
-from bare_guest import RAX, RBX, RCX, RDX, LongGuest
+from bare_guest import RAX, RBX, RCX, RDX, RIP, LongGuest
 
 PCIDE, PGE, PAE, KEEP = 1 << 17, 1 << 7, 1 << 5, 1 << 63
 GLOBAL, PRESENT, WRITABLE = 1 << 8, 1, 2
@@ -56,6 +56,16 @@ class Spaces:
         """What is there, as the present space sees it."""
         self.guest.cpu.put(RBX, gva)
         return self.guest.run("8a03 mov al, [rbx]\nf4 hlt").registers[RAX] & 0xFF
+
+    def ran(self, gva: int = TRY_GVA) -> int:
+        """What code of `put_code` says that runs there."""
+        self.guest.cpu.put(RIP, gva)
+        return self.guest.resume().registers[RAX] & 0xFF
+
+    def put_code(self) -> None:
+        """Have frame n begin with code that says n."""
+        for number in range(16):
+            self.guest.write(FRAMES + PAGE * number, bytes([0xB0, number, 0xF4]))  # mov al, number; hlt
 
     def invlpg(self, gva: int = TRY_GVA) -> None:
         """INVLPG."""
@@ -131,14 +141,43 @@ def test_invlpg_forgets_global_pages_of_every_pcid():
 
 def test_code_at_the_same_address_is_each_spaces_own():
     with Spaces(3) as spaces:
+        spaces.put_code()
         for space in spaces.spaces:
             spaces.map(space, space)
-            spaces.guest.write(FRAMES + PAGE * space, bytes([0xB0, 0x40 + space, 0xF4]))  # mov al, 40h + space; hlt
         for turn in range(3):
             for space in spaces.spaces:
                 spaces.switch(space, keep=turn > 0)
-                spaces.guest.cpu.put(16, TRY_GVA)
-                assert spaces.guest.resume().registers[RAX] & 0xFF == 0x40 + space
+                assert spaces.ran() == space
+
+
+@pytest.mark.parametrize("between", [0, 1, 256])
+def test_code_whose_page_moves_is_found_where_it_is_after_invlpg(between):
+    """Whatever ran since it did: as the 256th page on it takes the TLB's place from it."""
+    with Spaces(1) as spaces:
+        spaces.put_code()
+        spaces.map(0, 1)
+        spaces.map(0, 2, gva=TRY_GVA + between * PAGE)
+        spaces.map(0, 1)
+        spaces.switch(0, keep=False)
+        assert spaces.ran() == 1
+        assert spaces.ran(TRY_GVA + between * PAGE) == (2 if between else 1)
+        spaces.map(0, 3)
+        spaces.invlpg()
+        assert spaces.ran() == 3
+
+
+def test_code_that_a_device_wrote_is_seen_by_the_space_that_comes_back():
+    with Spaces(2) as spaces:
+        spaces.put_code()
+        spaces.map(0, 0)
+        spaces.switch(0, keep=False)
+        assert spaces.ran() == 0
+        spaces.switch(1, keep=False)
+        spaces.guest.memory[FRAMES + 1] = 9
+        spaces.guest.host.host_changed()
+        spaces.guest.cpu.put(RCX, spaces.root(0) | KEEP)
+        spaces.guest.cpu.put(RBX, TRY_GVA)
+        assert spaces.guest.run("0f22d9 mov cr3, rcx\nffe3 jmp rbx").registers[RAX] & 0xFF == 9
 
 
 def test_a_store_through_a_kept_translation_reaches_code_decoded_meanwhile():
@@ -151,23 +190,26 @@ def test_a_store_through_a_kept_translation_reaches_code_decoded_meanwhile():
         spaces.guest.cpu.put(RBX, TRY_GVA + 0x100)
         spaces.guest.run(store)  # a write entry for the page, before code is decoded from it
         spaces.switch(0, keep=False)
-        spaces.guest.cpu.put(16, TRY_GVA)
+        spaces.guest.cpu.put(RIP, TRY_GVA)
         assert spaces.guest.resume().registers[RAX] & 0xFF == 0x11
         spaces.switch(1)
         spaces.guest.cpu.put(RBX, TRY_GVA)
         spaces.guest.run(store)
         spaces.switch(0)
-        spaces.guest.cpu.put(16, TRY_GVA)
+        spaces.guest.cpu.put(RIP, TRY_GVA)
         assert spaces.guest.resume().registers[RAX] & 0xFF == 0x22
 
 
+@pytest.mark.parametrize("fetch", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_random_switches_and_flushes_leave_nothing_stale(seed):
-    """Entries change and are flushed at once, by what is least but enough; every page then shows what is mapped."""
+def test_random_switches_and_flushes_leave_nothing_stale(seed, fetch):
+    """Entries change and are flushed at once, by what is least but enough; every page then shows, or runs, what is mapped."""
     rng = random.Random(seed)
-    pages = [WINDOW_GVA + PAGE * number for number in (0, 1, 5, 300)]
+    pages = [WINDOW_GVA + PAGE * number for number in (0, 1, 5, 257, 300)]
     with Spaces() as spaces:
         mapped = {}
+        if fetch:
+            spaces.put_code()
         for space in spaces.spaces:
             for gva in pages:
                 mapped[space, gva] = rng.randrange(16)
@@ -187,7 +229,7 @@ def test_random_switches_and_flushes_leave_nothing_stale(seed):
                 else:
                     spaces.invpcid(rng.choice((0, 0, 0, 1, 2, 3)), space, gva)
             for gva in rng.sample(pages, 2):
-                assert spaces.seen(gva) == mapped[now, gva]
+                assert (spaces.ran(gva) if fetch else spaces.seen(gva)) == mapped[now, gva]
 
 
 @pytest.mark.parametrize("flush", ["invlpg", "switch", "switch to another"])
@@ -197,7 +239,7 @@ def test_a_store_to_a_page_with_code_goes_where_the_page_is_mapped_now(flush):
         spaces.map(1, 8)
         spaces.guest.write(FRAMES + 3 * PAGE, b"\xf4")
         spaces.switch(0, keep=False)
-        spaces.guest.cpu.put(16, TRY_GVA)
+        spaces.guest.cpu.put(RIP, TRY_GVA)
         spaces.guest.resume()  # code is decoded from the page
         store = "c6430122 mov byte [rbx+1], 0x22\nf4 hlt"
         spaces.guest.cpu.put(RBX, TRY_GVA)

@@ -32,7 +32,7 @@ class Bench:
         self.map = mmap.mmap(-1, MEMORY)
         hva = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self.memory = HostMemory()
-        hpa = self.memory.attach(hva, MEMORY)
+        self.hpa = hpa = self.memory.attach(hva, MEMORY)
         pool = PagePool(self.memory)
         self.tables = EptTables(self.memory, pool)
         for page in range(0, MEMORY, 4096):
@@ -351,6 +351,18 @@ def test_ept_violation_tells_access_rights_and_addresses(bench: Bench) -> None:
     assert bench.read(Field.EXIT_QUALIFICATION) == 0x2 | 0x1 << 3 | 0x180
     assert bench.read(Field.GUEST_PHYSICAL_ADDRESS) == 0x5008
     assert bench.read(Field.GUEST_LINEAR_ADDRESS) == 0x5008
+
+
+def test_a_page_moved_by_the_hypervisor_is_found_where_it_is_after_invept(bench: Bench) -> None:
+    bench.map[0x5008], bench.map[0x6008] = 5, 6
+    bench.code("a0 08 50 00 00  f4")  # mov al, [0x5008]; hlt
+    assert bench.enter() == Reason.HLT
+    assert bench.processor.get_gpr(RAX) & 0xFF == 5
+    bench.tables.map(0x5000, bench.hpa + 0x6000, level=1, rights=EPT_RWX)
+    bench.processor.invept()
+    bench.write(Field.GUEST_RIP, CODE)
+    assert bench.enter() == Reason.HLT
+    assert bench.processor.get_gpr(RAX) & 0xFF == 6
 
 
 def test_writable_but_unreadable_is_a_misconfiguration(bench: Bench) -> None:

@@ -115,6 +115,21 @@ def page_link(block: cython.pointer(Block), page: u64) -> cython.pointer(cython.
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def unbind_page(host: cython.pointer(Host), hpa: u64) -> cython.void:
+    """Have the blocks with bytes in a page prove again that a linear address leads to them."""
+    page: u64 = hpa >> PAGE_SHIFT
+    block: cython.pointer(Block)
+    if page >= host.code_page_room:
+        return
+    block = host.code_pages[page]
+    while block != cython.NULL and block != cython.address(no_block):
+        block.bind = 0
+        block = page_link(block, page)[0]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def leave_page(host: cython.pointer(Host), block: cython.pointer(Block), page: u64) -> cython.void:
     """Take a block off a page's list. An empty list is marked by no_block: writes stay slow until one comes without code."""
     link: cython.pointer(cython.pointer(Block)) = cython.address(host.code_pages[page])

@@ -14,6 +14,7 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
     open, a device's byte is one of cpu.window_page, with cpu.fill_device set and fill_hpa the guest-physical address.
     """
     host: cython.pointer(u8)
+    known: cython.pointer(NestedEntry)
     floating: u64
     answer: cython.int
     while True:
@@ -25,6 +26,11 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
             cpu.exit_qualification = wanted
             cpu.exit_reason = EXIT_REASON_EPT_VIOLATION
         else:
+            known = nested_slot(cpu, gpa)
+            if known.tag == (gpa & PAGE_MASK) + 1 and (wanted & ~known.marked) == 0:
+                cpu.ept_allowed = known.allowed
+                cpu.fill_hpa = known.hpa + (gpa & PAGE_OFFSET)
+                return known.host + (gpa & PAGE_OFFSET)
             host = ept_walk(cpu, gpa, wanted)
             if host != cython.NULL:
                 return host
@@ -54,6 +60,23 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
         cpu.exit_qualification |= 0x80 | (0x100 if final else 0)  # the linear address is valid; final translation
     cpu.memory_status = request_exit(cpu, cpu.exit_reason, cpu.exit_qualification)
     return cython.NULL
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def nested_slot(cpu: cython.pointer(Cpu), gpa: u64) -> cython.pointer(NestedEntry):
+    """The one entry that may know where the page of `gpa` is."""
+    return cython.address(cpu.nested[(gpa >> PAGE_SHIFT) & (NESTED_ENTRIES - 1)])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def forget_nested(cpu: cython.pointer(Cpu)) -> cython.void:
+    """Forget where guest-physical pages are: INVEPT, other tables, memory that went away. No change of the guest's own does it."""
+    memset(cpu.nested, 0, cython.sizeof(cpu.nested))
 
 
 @cython.cfunc
@@ -87,6 +110,7 @@ def ept_walk(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.pointer(
     entry: u64
     place: cython.pointer(u64)
     host: cython.pointer(u8)
+    known: cython.pointer(NestedEntry)
     while True:
         shift = 9 * level + 3
         place = cython.cast(cython.pointer(u64), host_pointer(cpu.host, table + ((gpa >> shift) & 0x1FF) * 8))
@@ -122,6 +146,15 @@ def ept_walk(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.pointer(
     if host == cython.NULL:
         cpu.exit_reason = EXIT_REASON_EPT_MISCONFIG
         cpu.exit_qualification = 0
+        return host
+    known = nested_slot(cpu, gpa)
+    known.tag = (gpa & PAGE_MASK) + 1
+    known.hpa = cpu.fill_hpa & PAGE_MASK
+    known.host = host - (gpa & PAGE_OFFSET)
+    known.allowed = cpu.ept_allowed
+    known.marked = cpu.ept_allowed
+    if track and not wanted & 2:
+        known.marked &= 5
     return host
 
 

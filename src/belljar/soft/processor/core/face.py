@@ -351,4 +351,5 @@ class Processor(BareProcessor):
 
     def invept(self) -> None:
         """Forget every translation (INVEPT, all contexts)."""
+        forget_nested(self.cpu)
         flush_tlb(self.cpu)

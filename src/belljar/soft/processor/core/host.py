@@ -11,6 +11,9 @@ def host_pointer(host: cython.pointer(Host), hpa: u64) -> cython.pointer(u8):
     low: cython.int = 0
     high: cython.int = host.extent_count
     middle: cython.int
+    likeliest: cython.pointer(Extent) = host.extents + host.recent
+    if likely(high != 0 and hpa - likeliest.hpa < likeliest.size):
+        return likeliest.host + (hpa - likeliest.hpa)
     while low < high:
         middle = (low + high) >> 1
         if host.extents[middle].hpa + host.extents[middle].size <= hpa:
@@ -19,6 +22,7 @@ def host_pointer(host: cython.pointer(Host), hpa: u64) -> cython.pointer(u8):
             high = middle
     if low == host.extent_count or hpa < host.extents[low].hpa:
         return cython.NULL
+    host.recent = low
     return host.extents[low].host + (hpa - host.extents[low].hpa)
 
 
@@ -56,6 +60,15 @@ def is_write_slot(slot: u32) -> cython.bint:
     """Whether an entry of a bank is one for writes, by its number."""
     within: u32 = slot % (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES)
     return within >= ACCESS_WRITE * TLB_ENTRIES and within < 2 * TLB_ENTRIES
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def is_fetch_slot(slot: u32) -> cython.bint:
+    """Whether an entry of a bank is one for fetches, by its number."""
+    return slot % (2 * TLB_ENTRIES + TLB_FETCH_ENTRIES) >= ACCESS_FETCH * TLB_ENTRIES
 
 
 @cython.cfunc

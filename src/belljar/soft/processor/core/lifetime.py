@@ -188,9 +188,11 @@ def host_detach(host: cython.pointer(Host), hpa: u64) -> cython.bint:
     if host.extents[i].owned:
         page_free(host.extents[i].host, host.extents[i].size)
     host.extent_count -= 1
+    host.recent = 0
     for k in range(i, host.extent_count):
         host.extents[k] = host.extents[k + 1]
     while cpu != cython.NULL:
+        forget_nested(cpu)
         flush_tlb(cpu)
         cpu = cpu.next_cpu
     return True
@@ -202,6 +204,7 @@ def host_detach(host: cython.pointer(Host), hpa: u64) -> cython.bint:
 def host_wrote(host: cython.pointer(Host)) -> cython.void:
     """Memory may have been written behind the processors' backs: blocks must be compared with it before they run again."""
     cpu: cython.pointer(Cpu) = host.cpus
+    host.wrote_epoch = host.epoch
     while cpu != cython.NULL:
         renew_epoch(cpu)
         cpu = cpu.next_cpu

@@ -92,10 +92,13 @@ def tlb_insert(cpu: cython.pointer(Cpu), access: cython.int, gva: u64, host: cyt
     if kind == ACCESS_WRITE and not take_back_writes(cpu.host, hpa):
         note_code_write(cpu, access, gva, host, hpa)
         return
-    entry.tag = page
     if kind == ACCESS_FETCH:
+        if entry.tag != page and entry.tag != 1:
+            cpu.bank.fetches_lost = 1
+        entry.tag = page
         entry.addend = (hpa & PAGE_MASK) - page
     else:
+        entry.tag = page
         entry.addend = (cython.cast(u64, host) & PAGE_MASK) - page
 
 

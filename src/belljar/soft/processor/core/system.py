@@ -398,9 +398,10 @@ def op_wrpkru(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
         return raise_plain(cpu, EXC_UD)
     if cpu.gpr[RCX] & LOW32 or cpu.gpr[RDX] & LOW32:
         return raise_fault(cpu, EXC_GP, 0)
-    cpu.pkru = cython.cast(u32, cpu.gpr[RAX] & LOW32)
-    flush_tlb(cpu)
-    return end_block(cpu)
+    if cpu.pkru != cpu.gpr[RAX] & LOW32:
+        cpu.pkru = cython.cast(u32, cpu.gpr[RAX] & LOW32)
+        flush_tlb_data(cpu)
+    return NEXT
 
 
 @cython.cfunc

@@ -103,29 +103,69 @@ def flush_tlb_nonglobal(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def drop_entry(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), slot: u32) -> cython.void:
+    """Forget one translation. Blocks may be bound to its page if it is one for fetches."""
+    entry: cython.pointer(TlbEntry) = bank.entries + slot
+    if entry.tag != 1 and is_fetch_slot(slot):
+        unbind_page(cpu.host, entry.tag + entry.addend)
+    entry.tag = 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def flush_bank_page(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), gva: u64) -> cython.void:
-    """Forget the translations of the page of one linear address in one bank, in every context.
+    """Forget the translations of the page of one linear address in one bank, in every context, and what was bound to them.
 
     A large page is in the TLB as its 4 KiB pieces, and all of them must go (SDM 3A 4.10.4.1).
     """
     i: cython.int
     kind: cython.int
-    entry: cython.pointer(TlbEntry)
+    slot: u32
+    kept: u32 = 0
+    if bank.largest > PAGE_SHIFT and bank.log_count > TLB_LOG:
+        empty_bank(bank)
+        renew_bank(cpu, bank)
+        return
+    if bank.fetches_lost:
+        renew_bank(cpu, bank)
     if bank.largest > PAGE_SHIFT:
-        if bank.log_count > TLB_LOG:
-            empty_bank(bank)
         for i in range(cython.cast(cython.int, bank.log_count)):
-            entry = bank.entries + (bank.log[i] & TLB_LOG_SLOT)
-            if ((entry.tag ^ gva) >> bank.largest) == 0:
-                entry.tag = 1
+            slot = bank.log[i] & TLB_LOG_SLOT
+            if ((bank.entries[slot].tag ^ gva) >> bank.largest) == 0:
+                drop_entry(cpu, bank, slot)
+            elif bank.entries[slot].tag != 1:
+                bank.log[kept] = bank.log[i]
+                kept += 1
+        bank.log_count = kept
     for i in range(TLB_CONTEXTS):
         for kind in range(3):
-            entry = bank_slot(bank.entries, i, kind, gva)
-            if entry.tag == (gva & PAGE_MASK):
-                entry.tag = 1
+            slot = cython.cast(u32, bank_slot(bank.entries, i, kind, gva) - bank.entries)
+            if bank.entries[slot].tag == (gva & PAGE_MASK):
+                drop_entry(cpu, bank, slot)
     forget_code_writes(bank)
-    cpu.host.epoch += 1
-    bank.epoch = cpu.host.epoch
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def flush_tlb_data(cpu: cython.pointer(Cpu)) -> cython.void:
+    """Forget the translations for loads and stores, of every PCID, but not what is fetched where: PKRU (SDM 3A 4.6.2)."""
+    bank: cython.pointer(TlbBank) = cpu.bank
+    i: cython.int
+    kept: u32 = 0
+    if bank.log_count > TLB_LOG:
+        flush_tlb(cpu)
+        return
+    void_other_banks(cpu)
+    for i in range(cython.cast(cython.int, bank.log_count)):
+        if is_fetch_slot(bank.log[i] & TLB_LOG_SLOT):
+            bank.log[kept] = bank.log[i]
+            kept += 1
+        else:
+            bank.entries[bank.log[i] & TLB_LOG_SLOT].tag = 1
+    bank.log_count = kept
+    forget_code_writes(bank)
 
 
 @cython.cfunc
@@ -137,7 +177,6 @@ def flush_tlb_page(cpu: cython.pointer(Cpu), gva: u64) -> cython.void:
     for i in range(TLB_BANKS):
         if cpu.banks[i].entries != cython.NULL and not cpu.banks[i].stale:
             flush_bank_page(cpu, cython.address(cpu.banks[i]), gva)
-    renew_epoch(cpu)
 
 
 @cython.cfunc
@@ -147,7 +186,21 @@ def renew_epoch(cpu: cython.pointer(Cpu)) -> cython.void:
     """Make every block prove again that its linear address leads to it."""
     cpu.host.epoch += 1
     cpu.epoch = cpu.bank.epoch = cpu.host.epoch
+    cpu.bank.fetches_lost = 0
     update_mode(cpu)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def renew_bank(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank)) -> cython.void:
+    """The same for those bound while a bank was in use, whether or not it is now."""
+    if bank == cpu.bank:
+        renew_epoch(cpu)
+        return
+    cpu.host.epoch += 1
+    bank.epoch = cpu.host.epoch
+    bank.fetches_lost = 0
 
 
 @cython.cfunc
@@ -201,8 +254,9 @@ def use_present_pcid(cpu: cython.pointer(Cpu)) -> cython.void:
             flush_tlb(cpu)
             return
         bank.pcid = pcid
-        cpu.host.epoch += 1
-        bank.epoch = cpu.host.epoch
+        renew_bank(cpu, bank)
+    elif bank.epoch <= cpu.host.wrote_epoch:
+        renew_bank(cpu, bank)
     cpu.bank_clock += 1
     bank.used = cpu.bank_clock
     cpu.bank = bank
@@ -226,7 +280,6 @@ def invalidate_pcid(cpu: cython.pointer(Cpu), kind: u64, pcid: u64, gva: u64) ->
         return
     elif kind == 0:
         flush_bank_page(cpu, bank, gva)
-        renew_epoch(cpu)
     elif bank == cpu.bank:
         flush_tlb_nonglobal(cpu)
     else:

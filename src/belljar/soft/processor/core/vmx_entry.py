@@ -64,6 +64,7 @@ def change_eptp(cpu: cython.pointer(Cpu), eptp: u64) -> cython.void:
     """Translate through other nested tables from now on; translations made through the old ones are forgotten."""
     if cpu.eptp != eptp:
         cpu.eptp = eptp
+        forget_nested(cpu)
         flush_tlb(cpu)
 
 

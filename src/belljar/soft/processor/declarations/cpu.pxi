@@ -120,6 +120,7 @@ ctypedef struct Cpu:
     u64 bank_clock
     u32 fill_device        # tlb_fill found a device (only while a window is open): fill_hpa is its guest-physical address
     u32 ept_allowed        # rights of the last EPT walk (1 read, 2 write, 4 fetch)
+    NestedEntry nested[256]  # by guest-physical page number
     u64 walk_gpa           # answer of the guest walk
     u32 walk_global
     u32 walk_shift         # log2 of the page size

@@ -10,9 +10,11 @@ ctypedef struct Host:      # one host-physical address space and the code decode
     Extent *extents
     int extent_count
     int extent_room
+    int recent             # the extent that was looked up last
     u64 size               # hpa space handed out so far, bytes
     u64 floating           # 1 + hpa of a page of ones; 0: not made yet
     u64 epoch              # last number given to a cpu.epoch
+    u64 wrote_epoch        # what it was when memory was last written behind the processors' backs
     Cpu *cpus              # linked by cpu.next_cpu
     Block **code_pages     # by hpa >> 12: blocks of that page; room for code_page_room pages
     u64 *code_parts        # by hpa >> 12: which 64th parts of the page blocks have bytes in, or had

@@ -25,8 +25,16 @@ ctypedef struct TlbBank:   # the translations of one PCID; global pages are in e
     u32 largest            # log2 of the largest page with pieces here
     u32 pcid
     u32 stale              # whatever is here is void: sweep before use
+    u32 fetches_lost       # blocks are bound to pages whose entries for fetches gave way to others since the epoch began
     u64 epoch              # of the cpu, while this bank is in use
     u64 used               # when it was last chosen
+
+ctypedef struct NestedEntry:  # where a guest-physical page is (a guest-physical mapping, SDM 3C 29.4.1)
+    u64 tag                # 1 + its address; 0 = empty
+    u64 hpa
+    u8 *host
+    u32 allowed            # rights of all levels together (1 read, 2 write, 4 fetch)
+    u32 marked             # for which of them accessed and dirty flags are set, if there are any
 
 ctypedef struct TableEntry:  # a guest's paging-structure entry that a walk went through
     u8 *place
