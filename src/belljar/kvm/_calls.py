@@ -13,8 +13,9 @@ from cython.cimports.cpython.buffer import (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.errno import errno
+from cython.cimports.libc.string import memcpy
 from cython.cimports.posix.ioctl import ioctl as c_ioctl
 
 
@@ -52,6 +53,11 @@ def address_of(data) -> cython.ulong:
 def read_memory(hva: cython.ulong, size: cython.Py_ssize_t) -> bytes:
     """A copy of this process's own memory. The caller vouches that the range is mapped."""
     return PyBytes_FromStringAndSize(cython.cast(cython.p_char, hva), size)
+
+
+def write_memory(hva: cython.ulong, data: bytes) -> None:
+    """Copy to this process's own memory. The caller vouches that the range is mapped and may be written."""
+    memcpy(cython.cast(cython.p_void, hva), PyBytes_AS_STRING(data), len(data))
 
 
 def read_tsc() -> int:

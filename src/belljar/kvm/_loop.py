@@ -238,6 +238,11 @@ class RunLoop:
         """Whether another thread is in `run`."""
         return self.running and self.thread != pthread_self()
 
+    def came_back(self, reason: cython.int, exit) -> None:
+        """A run ended without the kernel."""
+        self.reason, self.exit = reason, exit
+        self.counts[reason] += 1
+
     def exit_counts(self) -> list:
         """How often each ExitReason came, by its number."""
         return [self.counts[number] for number in range(REASONS)]

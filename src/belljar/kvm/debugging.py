@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from belljar.engine_data import DebugControl
 from belljar.errors import ConfigurationError, FeatureUnsupported
-from belljar.kvm.abi.flags import KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP
+from belljar.kvm.abi.flags import (
+    KVM_GUESTDBG_BLOCKIRQ,
+    KVM_GUESTDBG_ENABLE,
+    KVM_GUESTDBG_SINGLESTEP,
+    KVM_GUESTDBG_USE_HW_BP,
+)
 
 DEBUG_REGISTERS = 4
 DR7_FIXED = 1 << 10
@@ -17,8 +22,11 @@ LENGTHS = {1: 0b00, 2: 0b01, 4: 0b11, 8: 0b10}
 """The LEN field of DR7 by size in bytes."""
 
 
-def debug_registers(control: DebugControl) -> tuple[int, tuple[int, ...]]:
-    """The flags of KVM_SET_GUEST_DEBUG and DR0 to DR7. Raises FeatureUnsupported past four, ConfigurationError for a bad size."""
+def debug_registers(control: DebugControl, known: int = 0) -> tuple[int, tuple[int, ...]]:
+    """The flags of KVM_SET_GUEST_DEBUG and DR0 to DR7. `known`: what KVM_CAP_SET_GUEST_DEBUG2 says.
+
+    Raises FeatureUnsupported past four, ConfigurationError for a bad size.
+    """
     points = [(gva, ON_EXECUTION, 0) for gva in control.breakpoints_gva]
     for watchpoint in control.watchpoints:
         if watchpoint.size not in LENGTHS or watchpoint.gva % watchpoint.size:
@@ -40,7 +48,7 @@ def debug_registers(control: DebugControl) -> tuple[int, tuple[int, ...]]:
     registers[7] = dr7
     flags = KVM_GUESTDBG_ENABLE if control.active else 0
     if control.single_step:
-        flags |= KVM_GUESTDBG_SINGLESTEP
+        flags |= KVM_GUESTDBG_SINGLESTEP | known & KVM_GUESTDBG_BLOCKIRQ
     if points:
         flags |= KVM_GUESTDBG_USE_HW_BP
     return flags, tuple(registers)

@@ -197,6 +197,12 @@ class KvmVm:
                 return _calls.read_memory(region.hva + gpa - region.gpa, size)
         return b""
 
+    def write(self, gpa: int, data: bytes) -> None:
+        """Bytes to guest-physical memory, to one region; nothing where there is none, or one that is read-only."""
+        for region in self._regions.values():
+            if region.gpa <= gpa and gpa + len(data) <= region.gpa + region.size and not region.readonly:
+                _calls.write_memory(region.hva + gpa - region.gpa, data)
+
     def create_vcpu(self, index: int) -> KvmVcpu:
         """A vCPU in the state after reset, with every CPUID feature that KVM supports here.
 

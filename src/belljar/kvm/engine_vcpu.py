@@ -78,6 +78,7 @@ class KvmVcpu:
         self.index = vcpu.index
         self._loop = vcpu.loop
         self._bus: Bus | None = None
+        self._stepping = False
         self.ready_for_interrupt = self._loop.ready_for_interrupt
         self.request_interrupt_window = self._loop.request_interrupt_window
         self._loop.sleeps = vm.chips is not None
@@ -199,7 +200,7 @@ class KvmVcpu:
 
         Raises FeatureUnsupported for more of them, or where this host's KVM lacks guest debugging or watchpoints.
         """
-        flags, registers = debug_registers(control)
+        flags, registers = debug_registers(control, self.raw.check(caps.KVM_CAP_SET_GUEST_DEBUG2))
         if control.watchpoints and not self._vm.engine.watchpoints_work:
             raise FeatureUnsupported("data watchpoints do not fire on this host's KVM", hint="`--engine soft` has them")
         self._settle()
@@ -207,6 +208,7 @@ class KvmVcpu:
             self.raw.set_guest_debug(flags, registers)
         except (CapabilityMissing, KvmCallFailed) as error:
             raise FeatureUnsupported(f"this host's KVM cannot debug guests: {error}") from None
+        self._stepping = control.single_step
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -226,6 +228,8 @@ class KvmVcpu:
         """
         if instructions is not None:
             raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+        if self._stepping:
+            return self._step(bus, deadline_ns, single_exit, observer)
         self._bus = bus
         notify = None
         if observer is not None:
@@ -243,6 +247,24 @@ class KvmVcpu:
         if reason.answerable:
             self._write_answer(reason, None)
         return reason
+
+    def _step(
+        self, bus: Bus, deadline_ns: int | None, single_exit: bool, observer: Callable[[Exit], None] | None
+    ) -> ExitReason:
+        """As `run`; and the guest is not to find that it was stepped."""
+        from belljar.kvm.stepping import PushedFlags, step_over_halt  # only a debugger wants them
+
+        if not self._loop.kicked and (exit := step_over_halt(self, self._vm)) is not None:
+            self._loop.came_back(exit.reason, exit)
+            return exit.reason
+        pushed = PushedFlags(self, self._vm)
+        self._stepping = False
+        try:
+            return self.run(bus, deadline_ns=deadline_ns, single_exit=single_exit, observer=observer)
+        finally:
+            self._stepping = True
+            if not self.raw.closed:
+                pushed.clear()
 
     def _serve(self, reason: ExitReason, observer: Callable[[Exit], None] | None) -> bool:
         """Whether an exit was nobody else's to serve, and the guest may go on."""

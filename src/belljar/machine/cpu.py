@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from belljar.errors import ConfigurationError
+from belljar.x86.code import code_bits, linear_pc
 from belljar.x86.registers import PARTS, REGISTERS
 from belljar.x86.state import Registers, SpecialRegisters
 
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
     from belljar.engine_data import EngineTranslation, RunPage
     from belljar.x86.machine_check import Consequence
     from belljar.x86.mp_state import MpState
-
-CR0_PE = 1
-"""Protection enable (SDM 3A 2.5)."""
-
-EFER_LMA = 0x400
-"""Long mode active (SDM 3A 2.2.1)."""
 
 
 class _Register:
@@ -125,7 +120,7 @@ class Cpu:
     def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
         """An exception before the next instruction (`belljar.engine.Vcpu.inject_exception`); it ends a halt."""
         self.vcpu.inject_exception(vector, error_code, payload)
-        self._leave_halt()
+        self.leave_halt()
 
     def inject_machine_check(
         self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
@@ -138,7 +133,7 @@ class Cpu:
 
         what = self.vcpu.inject_machine_check(bank, status, mcg_status, address, misc)
         if what in (Consequence.EXCEPTION, Consequence.SHUTDOWN):
-            self._leave_halt()
+            self.leave_halt()
         elif what is Consequence.INTERRUPT and self.keeper is not None:
             self.keeper.raise_cmci()
         return what
@@ -157,7 +152,8 @@ class Cpu:
         (self.vcpu if self.keeper is None else self.keeper).mp_state = value
         self.halted = self.asleep = False
 
-    def _leave_halt(self) -> None:
+    def leave_halt(self) -> None:
+        """Go on behind the HLT with the next run."""
         self.halted = self.asleep = False
         self.vcpu.leave_halt()
         if self.keeper is not None:
@@ -166,20 +162,6 @@ class Cpu:
     def as_dict(self) -> dict[str, int]:
         """The registers by name, for reports."""
         return as_dict(self.vcpu.get_registers())
-
-
-def linear_pc(special: SpecialRegisters, rip: int) -> int:
-    """The linear address of RIP: with CS's base and 32 bits wide outside 64-bit mode."""
-    if special.cs.l and special.efer & EFER_LMA:
-        return rip
-    return (special.cs.base + rip) & 0xFFFFFFFF
-
-
-def code_bits(special: SpecialRegisters) -> int:
-    """The default operand and address size of code: 16, 32 or 64."""
-    if special.cs.l and special.efer & EFER_LMA:
-        return 64
-    return 32 if special.cs.db and special.cr0 & CR0_PE else 16
 
 
 def as_dict(registers: Registers) -> dict[str, int]:

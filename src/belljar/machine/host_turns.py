@@ -95,6 +95,8 @@ class HostTurns(TurnInterrupts):
                     left -= vcpu.instructions_retired() - before
                 if reason is HLT:
                     seat.halt()
+                    if seat.stepping:
+                        return HLT
                 elif reason is IRQ_WINDOW_OPEN or reason is INTERRUPTED:
                     seat.came_back(reason)
                     if turn.over():

@@ -25,12 +25,12 @@ from belljar.machine.config import MachineConfig
 from belljar.machine.cpu import Cpu, with_parts
 from belljar.machine.crash import describe_exit
 from belljar.machine.guest import Guest, resolve
-from belljar.machine.halt import halt_length
 from belljar.machine.result import End, RunResult
 from belljar.machine.runner import Observer, Runner
 from belljar.machine.select import next_engine, select_engine
 from belljar.memory import GuestMemory
 from belljar.x86 import modes
+from belljar.x86.code import halt_length
 from belljar.x86.state import DescriptorTable
 
 if TYPE_CHECKING:
@@ -346,7 +346,11 @@ class Machine:
     def step(self, cpu: Cpu | None = None) -> RunResult:
         """Execute one instruction on one vCPU; End.DEBUG unless that instruction ended the guest.
 
-        Stepping a HLT is End.HALT, as running it would be; stepping on afterwards continues behind it.
+        Interrupts and NMIs that come meanwhile wait until the machine runs on; exceptions are taken. Stepping a HLT is
+        End.HALT at once, whatever could end the halt; stepping on afterwards continues behind it. A vCPU that halted in a
+        run waits for what ends that, and executes the instruction behind the HLT.
+
+        On KVM before Linux 5.15 the kernel's chips interrupt steps, too, and a handler may then be one step.
         """
         self._check_open()
         cpu = cpu or self.cpu
@@ -416,6 +420,11 @@ class Machine:
             if cpu.halted or cpu.pc_gva not in self._breakpoints:
                 continue
             result = self.step(cpu)
+            if result.end is End.HALT and (cpu.keeper is not None or cpu.vcpu.sleeps):
+                from belljar.x86.mp_state import MpState  # few breakpoints are on a HLT
+
+                cpu.mp_state = MpState.HALTED  # what ends that, the chips know
+                continue
             if result.end is not End.DEBUG:
                 return result
             if isinstance(result.exit, Debug) and cpu.pc_gva in self._breakpoints:

@@ -300,6 +300,8 @@ class OwnInterrupts:
             with lock:
                 if reason is not None:
                     seat.came_back(reason)
+                    if reason is HLT and seat.stepping:
+                        return HLT
                     if reason is INTERRUPTED and (turn.over() or turn.late()):
                         return INTERRUPTED
                     if reason not in self.passing:
@@ -402,8 +404,12 @@ class OwnInterrupts:
                 seat.lapic.timer.rearm()  # a counter may have gone on while the clock stood still
 
     def step_on(self, index: int) -> None:
-        """A vCPU is to be stepped: where nobody asked for chips it goes on behind its HLT, if interrupts cannot end that."""
+        """A vCPU is to be stepped: where nobody asked for chips it goes on behind its HLT, if interrupts cannot end that.
+
+        Until the next run begins, it takes no interrupts.
+        """
         seat = self.seats[index]
+        seat.stepping = True
         if self._optional and isinstance(seat, Seat) and seat.asleep():
             seat.leave_halt()
 

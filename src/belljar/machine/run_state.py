@@ -274,7 +274,7 @@ class RunState:
         if cpu.vcpu.sleeps:
             self._fell_asleep(cpu, active)
             return
-        if self._own is not None:
+        if self._own is not None and len(active) == len(self._cpus):
             self._all_asleep(cpu)
             return
         cpu.halted = True

@@ -50,11 +50,11 @@ class Runner(RunState):
 
     def run_one(self, cpu: Cpu) -> RunResult:
         """Run one vCPU alone, without a time limit: for a step."""
+        halted = cpu.halted
         started_ns = self._begin(None)
         self._budget = None
-        if cpu.halted:  # and others are not: a step goes on behind its HLT all the same
-            cpu.halted = cpu.asleep = False
-            cpu.vcpu.leave_halt()
+        if halted:  # and others are not: a step goes on behind its HLT all the same
+            cpu.leave_halt()
         if self._own is not None:
             self._own.step_on(cpu.index)
         try:

@@ -104,6 +104,8 @@ class Seat:
         self.bus = LapicWindow(lapic, bus) if lock is None else GuardedWindow(lapic, bus, lock, self._follow)
         self.activity = WAIT_FOR_SIPI if cpu.index else ACTIVE
         self.stale = True
+        self.stepping = False
+        """It is being stepped: interrupts and NMIs end a halt, but are not taken before the next run begins."""
         self.hooks: EntryHooks | None = None
         self._unhalted = False
         self._initialized = not cpu.index
@@ -124,7 +126,9 @@ class Seat:
             return False
         if lapic.settle is not None:
             lapic.settle()
-        if self._window_wanted or lapic.has_interrupt():
+        if self.stepping:
+            self._keep_interrupt()
+        elif self._window_wanted or lapic.has_interrupt():
             self._offer_interrupt(after_nmi)
         priority = lapic.vectors.tpr >> 4
         if priority != self._task_priority:
@@ -141,7 +145,9 @@ class Seat:
     def _offer_interrupt(self, after_nmi: bool) -> None:
         """Inject what the local APIC has, unless an NMI goes first (SDM 3A table 6-2), or have the vCPU say when it may come."""
         vcpu, lapic = self.cpu.vcpu, self.lapic
-        vector = lapic.take() if not after_nmi and vcpu.ready_for_interrupt() else -1
+        # Of one that has halted the engine may not know, when the host has written its registers since.
+        ready = self.interruptible if self.activity is HALTED else vcpu.ready_for_interrupt()
+        vector = lapic.take() if ready and not after_nmi else -1
         if vector >= 0:
             vcpu.inject_interrupt(vector)
             self.activity = ACTIVE
@@ -151,6 +157,14 @@ class Seat:
         if waiting or self._window_wanted:
             vcpu.request_interrupt_window(waiting)
             self._window_wanted = waiting
+
+    def _keep_interrupt(self) -> None:
+        """What else would be taken now ends a halt, and waits."""
+        if self.activity is HALTED and (self.lapic.signals.nmi or (self.interruptible and self.lapic.has_interrupt())):
+            self.activity = ACTIVE
+        if self._window_wanted:
+            self.cpu.vcpu.request_interrupt_window(False)
+            self._window_wanted = False
 
     def _take_signals(self) -> bool:
         """INIT, start-up IPIs, SMIs and NMIs; whether there was an NMI."""
@@ -166,6 +180,8 @@ class Seat:
             self._sipi_vector = vector
             self._start(Segment(vector << 8, vector << 12, type=11), 0)
             self.activity = ACTIVE
+        if self.stepping:
+            return False
         signals.take_smi()  # there is no system-management mode that it could lead to
         nmi = signals.nmi
         while signals.take_nmi():
@@ -223,7 +239,10 @@ class Seat:
     def begin(self, *, again: bool) -> None:
         """A run begins; `again`: a halted vCPU goes on behind its HLT. The host may have changed its state meanwhile."""
         self.stale = True
+        self.stepping = False
         self._task_priority = UNKNOWN
+        if self.activity is HALTED:
+            self.interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)
         if again:
             self.leave_halt()
 

@@ -24,11 +24,15 @@ class SplitSeat:
         self._chips = chips
         self.stale = True
         """Set by who wakes it, for nobody: it looks before each entry."""
+        self.stepping = False
+        """It is being stepped: interrupts are not taken before the next run begins."""
         self._acknowledged: int | None = None  # by the 8259, and not taken by the engine yet
 
     def prepare(self) -> bool:
         """The 8259's interrupts go to vCPU 0, when its LINT0 lets them through, which the engine knows."""
-        if self.cpu.index == 0:
+        if self.stepping:
+            self.cpu.vcpu.request_interrupt_window(False)
+        elif self.cpu.index == 0:
             vcpu, pic = self.cpu.vcpu, self._chips.pic
             if vcpu.ready_for_interrupt():
                 if self._acknowledged is None and pic.output_level:
@@ -47,6 +51,7 @@ class SplitSeat:
 
     def begin(self, *, again: bool) -> None:
         """The engine has a halted vCPU go on."""
+        self.stepping = False
 
     def start_at_once(self) -> None:
         """The engine's local APICs wait in any case."""

@@ -129,6 +129,8 @@ class TurnInterrupts(OwnInterrupts):
                     left -= clock.time_ns - begin_ns
                 if reason is HLT:
                     seat.halt()
+                    if seat.stepping:
+                        return HLT
                     if patient and seat.interruptible and not seat.stale and timers.first_ns != NEVER:
                         clock.skip()
                 elif reason is INSTRUCTION_LIMIT:

@@ -9,8 +9,8 @@ from belljar.engine import Bus
 from belljar.errors import GuestMemoryError
 from belljar.exits import Exit, ExitReason
 from belljar.machine import Cpu, Machine
-from belljar.machine.cpu import code_bits, linear_pc
 from belljar.observe.vcpu_proxy import VcpuProxy
+from belljar.x86.code import code_bits, linear_pc
 from belljar.x86.disassembly import disassemble
 from belljar.x86.state import Registers, SpecialRegisters
 from belljar.x86.walker import Walk, read_exactly, walk
