@@ -187,17 +187,22 @@ static void hypercalls(void)
     answer = 10;
     asm volatile("vmcall" : "+a"(answer) : "b"(0xFFFFFFFFul), "c"(0ul), "d"(0xFFFFFFFFul), "S"(0ul) : "memory");
     check((long)answer == 0 || (long)answer == -1000, "IPIs to nobody by hypercall");
+    answer = -1;
+    asm volatile(".byte 0x0F, 0x01, 0xD9" : "+a"(answer) : : "memory");
+    check((long)answer == -1000, "a hypercall by the other maker's instruction");
     static u64 edge[3][512] __attribute__((aligned(4096))), code[512] __attribute__((aligned(4096)));
     volatile u64 *root = page_root;
     root[255] = (u64)edge[0] | 7; /* the last page below the hole between canonical addresses */
     edge[0][511] = (u64)edge[1] | 7;
     edge[1][511] = (u64)edge[2] | 7;
     edge[2][511] = (u64)code | 7;
-    code[511] = 0xC1010FCCCCCCCCCC;
-    asm volatile("" : : : "memory");
     handle(13, note_rip);
-    asm volatile("lea rcx, [rip + 1f]\nmov %0, rcx\njmp %1\n1:" : "=m"(resume) : "r"(0x7FFFFFFFFFFDul), "a"(-1ul) : "rcx", "memory");
-    check(rip_at_fault == 0x800000000000 && (code[511] >> 56) == 0xC1, "a hypercall at the edge of the address space");
+    for (u64 last = 0xC1; last <= 0xD9; last += 0xD9 - 0xC1) {
+        *(volatile u64 *)&code[511] = 0x010FCCCCCCCCCC | last << 56;
+        rip_at_fault = 0;
+        asm volatile("lea rcx, [rip + 1f]\nmov %0, rcx\njmp %1\n1:" : "=m"(resume) : "r"(0x7FFFFFFFFFFDul), "a"(-1ul) : "rcx", "memory");
+        check(rip_at_fault == 0x800000000000, "a hypercall at the edge of the address space");
+    }
     handle(13, 0);
 }
 

@@ -372,8 +372,12 @@ def in_pause_loop(cpu: cython.pointer(Cpu)) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def vmx_instruction_reason(number: i64) -> u32:
-    """The exit reason of a VMX instruction, from what its decoding left in Insn.imm (see opcodes_system.py)."""
-    if number == 0xC1:
+    """The exit reason of a VMX instruction, from what its decoding left in Insn.imm (see opcodes_system.py).
+
+    VMMCALL (D9H) is AMD's and exits as VMCALL: KVM lets guests call it by either, which it finds out by making every #UD exit
+    (api.rst, KVM_CAP_DISABLE_QUIRKS2).
+    """
+    if number == 0xC1 or number == 0xD9:
         return EXIT_REASON_VMCALL
     if number == 0xC701:
         return EXIT_REASON_VMCALL + 1  # VMCLEAR

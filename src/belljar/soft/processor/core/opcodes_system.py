@@ -163,6 +163,7 @@ def fill_system_groups() -> cython.void:
     by_rm(group, 2, 0, 0xD0, op_xgetbv)
     by_rm(group, 2, 1, 0xD1, op_xsetbv)
     by_rm(group, 2, 4, 0xD4, op_vmx)
+    by_rm(group, 3, 1, 0xD9, op_vmx)
     by_rm(group, 5, 6, 0xEE, op_rdpkru)
     by_rm(group, 5, 7, 0xEF, op_wrpkru)
     by_rm(group, 7, 0, 0xF8, op_swapgs)
