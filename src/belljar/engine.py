@@ -95,6 +95,10 @@ class Vcpu(Protocol):
         """Its time-stamp counter; raises FeatureUnsupported where the engine keeps it to itself."""
 
     @property
+    def lapic_features(self) -> int:
+        """What CPUID offers of a local APIC that is not the engine's: LAPIC_X2APIC, LAPIC_TSC_DEADLINE (`engine_data`)."""
+
+    @property
     def index(self) -> int:
         """Its number in the VM, from 0."""
 

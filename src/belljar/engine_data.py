@@ -7,6 +7,9 @@ from belljar.records import dataclass
 MACHINE_CHECK_BANKS = 10
 """Banks of error registers that every engine gives a vCPU, as other hypervisors on KVM do."""
 
+LAPIC_X2APIC, LAPIC_TSC_DEADLINE = 1 << 21, 1 << 24
+"""CPUID leaf 1, ECX: what a processor offers of its local APIC (SDM 2A CPUID)."""
+
 MCG_CAP_OFFERED = 1 << 24 | 1 << 10 | 1 << 8
 """What machine checks are offered with, as far as the engine has it: error recovery, CMCI, IA32_MCG_CTL (SDM 3B 16.3.1.1)."""
 

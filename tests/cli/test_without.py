@@ -89,7 +89,7 @@ def test_engines_list_what_they_can_take_away(kvm: object) -> None:
             open_engine("soft", without=[name]).close()
 
 
-@pytest.mark.parametrize("name", ["apic", "x2apic", "msr", "hypervisor"])
+@pytest.mark.parametrize("name", ["apic", "arat", "msr", "hypervisor"])
 def test_soft_refuses_what_it_cannot_take_away(name: str) -> None:
     with pytest.raises(FeatureUnsupported):
         SoftEngine(without=[name])

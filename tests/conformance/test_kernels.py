@@ -84,6 +84,13 @@ def test_local_apics_are_what_kernels_count_on(chips: dict[str, object], built: 
     assert "ok what has run down stays down" in run("local_apic", built, chips, cpus=cpus)
 
 
+@pytest.mark.parametrize("clock", ["instructions", "host"])
+def test_local_apics_without_x2apic_know_destinations_by_mask_and_cluster(built: Path, clock: str) -> None:
+    options = {"engine": "soft", "clock": clock, "without": ["x2apic", "tsc_deadline_timer"]}
+    lines = run("local_apic", built, options, cpus=2)
+    assert {"ok no x2APIC mode without x2APIC", "ok CPUs with the same id", "no deadline timer"} <= set(lines)
+
+
 @pytest.mark.parametrize("cpus", [1, 4])
 def test_the_ioapic_is_what_kernels_count_on(chips: dict[str, object], built: Path, cpus: int) -> None:
     lines = run("io_apic", built, chips, cpus=cpus)

@@ -42,7 +42,7 @@ class CpuModel:
         `no_deadlines`: nobody is to have a TSC deadline timer.
         """
         self._table = table
-        self._no_deadlines = no_deadlines
+        self.no_deadlines = no_deadlines
         self._apic_id_offsets: list[int] = []
         self._x2apic_id_offsets: list[int] = []
         self._features: dict[tuple[int, int], tuple[int, int, int, int]] = {}
@@ -74,7 +74,7 @@ class CpuModel:
             for offset, mask in cleared.get(leaf, ()):
                 (value,) = unpack_from("<I", table, at + offset)
                 pack_into("<I", table, at + offset, value & mask)
-        return CpuModel(bytes(table), no_deadlines=self._no_deadlines or TSC_DEADLINE in names)
+        return CpuModel(bytes(table), no_deadlines=self.no_deadlines or TSC_DEADLINE in names)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class CpuModel:
         """
         table = bytearray(self._table)
         for offset in self._apic_id_offsets:
-            if tsc_deadline and not self._no_deadlines:
+            if tsc_deadline and not self.no_deadlines:
                 table[offset + ECX_BYTE_3] |= ECX_TSC_DEADLINE_BYTE_3
             else:
                 table[offset + ECX_BYTE_3] &= ~ECX_TSC_DEADLINE_BYTE_3

@@ -7,7 +7,7 @@ from errno import EEXIST
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from belljar.engine_data import DebugControl, EngineTranslation, RunPage
+from belljar.engine_data import LAPIC_TSC_DEADLINE, LAPIC_X2APIC, DebugControl, EngineTranslation, RunPage
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -24,6 +24,7 @@ from belljar.kvm.abi.flags import (
     KVM_MP_STATE_UNINITIALIZED,
 )
 from belljar.kvm.abi.run import KVM_EXIT_HYPERV, KVM_EXIT_INTR, KVM_EXIT_UNKNOWN, KVM_SYNC_X86_EVENTS
+from belljar.kvm.cpu_model import LEAF_FEATURES
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
 from belljar.kvm.exit_reasons import exit_names
@@ -100,6 +101,7 @@ class KvmVcpu:
         if vm.cpu_model_with_hyperv is not None:
             model = vm.cpu_model_with_hyperv
             vcpu.enable(caps.KVM_CAP_HYPERV_SYNIC2)
+        self._model = model
         vcpu.call(ioctls.KVM_SET_CPUID2, model.table_for(vcpu.index, tsc_deadline=tsc_deadline))
         if vm.engine.mcg_cap:
             vcpu.set_up_machine_checks(vm.engine.mcg_cap)
@@ -407,6 +409,13 @@ class KvmVcpu:
         if self._tsc is None:
             raise FeatureUnsupported("time-stamp counters are the kernel's on this KVM", hint=USE_SOFT)
         return self._tsc
+
+    @property
+    def lapic_features(self) -> int:
+        """Where the kernel has no chips; deadlines where it tells of the counter that they are on."""
+        offered = self._model.leaf(LEAF_FEATURES)[2] & LAPIC_X2APIC
+        deadlines = self._tsc is not None and not self._model.no_deadlines
+        return offered | (LAPIC_TSC_DEADLINE if deadlines else 0)
 
     @property
     def clock_ns(self) -> int:

@@ -187,7 +187,7 @@ class OwnInterrupts:
         except FeatureUnsupported:  # the engine keeps IA32_TSC_DEADLINE to itself
             return Seat(cpu, lapic, bus, bus.lock)
         lapic.timer.use_counter(HostCounter(tsc, self.clock))
-        return Seat(cpu, lapic, bus, bus.lock, tsc_deadline=True)
+        return Seat(cpu, lapic, bus, bus.lock)
 
     # -- lines -----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from belljar.devices.lapic_msrs import LapicMsrs
 from belljar.devices.lapic_registers import BASE_ENABLED, BASE_X2APIC, LVT_MASKED, MODE_MASK, MODE_SHIFT, Reg
 from belljar.devices.lapic_window import LapicWindow
 from belljar.engine import Bus
+from belljar.engine_data import LAPIC_TSC_DEADLINE, LAPIC_X2APIC
 from belljar.exits import ExitReason, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
 from belljar.x86.flags import Rflags
@@ -93,8 +94,6 @@ class Seat:
         lapic: Lapic,
         bus: Bus,
         lock: AbstractContextManager[object] | None = None,
-        *,
-        tsc_deadline: bool = False,
     ) -> None:
         self.cpu = cpu
         cpu.keeper = self
@@ -114,8 +113,10 @@ class Seat:
         self._task_priority = UNKNOWN  # what the vCPU was entered with
         self._window_wanted = False
         lapic.task_priority_written = self._guest_wrote_task_priority
-        # Not where the engine keeps that MSR to itself, or does not tell how its counter follows the host's.
-        self.msrs = LapicMsrs(lapic, tsc_deadline=tsc_deadline)
+        offered = cpu.vcpu.lapic_features
+        self.msrs = LapicMsrs(
+            lapic, x2apic=bool(offered & LAPIC_X2APIC), tsc_deadline=bool(offered & LAPIC_TSC_DEADLINE)
+        )
 
     def prepare(self) -> bool:
         """Before an entry: bring the vCPU what waits for it; False if it has nothing to run for."""

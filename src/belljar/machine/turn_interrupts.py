@@ -46,7 +46,7 @@ class TurnInterrupts(OwnInterrupts):
         lapic, tsc = self.chips.lapics[cpu.index], cpu.vcpu.tsc
         lapic.timer.use_counter(tsc)  # its TSC deadlines are on the guest's counter, wherever that is moved to
         tsc.changed.append(lapic.timer.rearm)
-        seat = Seat(cpu, lapic, bus, tsc_deadline=True)
+        seat = Seat(cpu, lapic, bus)
         cpu.vcpu.serve_msrs(seat.msrs)
         return seat
 

@@ -16,7 +16,7 @@ from belljar.soft.hypervisor.shared import Shared
 from belljar.soft.hypervisor.tsc import check_khz
 from belljar.soft.hypervisor.vcpu import SoftVcpu
 from belljar.soft.processor._core import HostMemory
-from belljar.soft.processor.features import Feature, off_mask
+from belljar.soft.processor.features import LAPIC_FEATURES, Feature, off_mask
 from belljar.x86.msr import Msr
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class SoftEngine:
     def __init__(self, *, without: Iterable[str] = (), seed: int = 0) -> None:
         names = tuple(without)
         self._features_off = off_mask(name for name in names if not is_kvm_feature(name))
+        self._lapic_features_off = sum({LAPIC_FEATURES.get(name.lower(), 0) for name in names})
         self._kvm_features_off = 0
         if any(map(is_kvm_feature, names)):
             from belljar.soft.hypervisor.paravirt.cpuid import mask_of  # few ask
@@ -67,7 +68,8 @@ class SoftEngine:
         from belljar.soft.hypervisor.paravirt.cpuid import names_without  # few ask
 
         own = (feature.label for feature in Feature if not self._features_off >> feature & 1)
-        return tuple(sorted((*own, *names_without(self._kvm_features_off))))
+        lapic = (name for name, bit in LAPIC_FEATURES.items() if not self._lapic_features_off & bit)
+        return tuple(sorted((*own, *lapic, *names_without(self._kvm_features_off))))
 
     def create_vm(self) -> SoftVm:
         """A VM without memory and vCPUs. Raises ClosedError after `close`."""
@@ -75,6 +77,7 @@ class SoftEngine:
             raise ClosedError("this engine is closed")
         vm = SoftVm(self._features_off, self._seed)
         vm.shared.features_off = self._kvm_features_off
+        vm.shared.lapic_features_off = self._lapic_features_off
         return vm
 
     def close(self) -> None:

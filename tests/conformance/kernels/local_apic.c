@@ -9,7 +9,7 @@ static void write_base(u64 value) { wrmsr(IA32_APIC_BASE, value); }
 static void write_id(u64 value) { apic_write(APIC_ID, value); }
 
 static volatile int counted;
-static void count(struct frame *frame) { counted++; apic_write(APIC_EOI, 0); }
+static void count(struct frame *frame) { __atomic_add_fetch(&counted, 1, __ATOMIC_SEQ_CST); apic_write(APIC_EOI, 0); }
 
 static void modes(void)
 {
@@ -74,6 +74,69 @@ static void ipis(int cpus)
     for (u64 until = rdtsc() + 1000000000; counted < cpus && rdtsc() < until;)
         chance();
     check(counted == cpus, "broadcast by shorthand");
+}
+
+/* -- destinations of xAPICs ----------------------------------------------------------------------------------------- */
+
+#define CLUSTERS (1ul << 32)
+static void be_named(u64 name)
+{
+    apic_write(0xE0, name & CLUSTERS ? 0x0FFFFFFF : 0xFFFFFFFF); /* DFR */
+    apic_write(0xD0, name << 24);
+}
+
+static int reached(u32 command, u32 destination, int expected)
+{
+    counted = 0;
+    send(command | ASSERT | 0xF1, destination);
+    for (u64 until = rdtsc() + 1000000000; counted < expected && rdtsc() < until;)
+        chance();
+    return counted == expected;
+}
+
+/* By logical names, whatever others the destination names too. */
+static int by_name(u64 model, u32 first, u32 second, u32 others)
+{
+    int right = 1;
+    be_named(model | first);
+    on_cpu(1, be_named, model | second);
+    right &= reached(1 << 11, first | second | others, 2);
+    right &= reached(1 << 11, second | others, 1);
+    be_named(0);
+    return right & reached(1 << 11, second | others, 1);
+}
+
+static void next_id(struct frame *frame)
+{
+    u32 id = apic_read(APIC_ID) >> 24;
+    apic_write(APIC_ID, id < 0xFE ? (id + 1) << 24 : cpuid(1, 0).b & 0xFF000000); /* 0xFF would be all of them */
+    __atomic_add_fetch(&counted, 1, __ATOMIC_SEQ_CST);
+    apic_write(APIC_EOI, 0);
+}
+
+static void destinations(void)
+{
+    int right = 1;
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 8; j++)
+            if (i != j)
+                right &= by_name(0, 1 << i, 1 << j, ~(1 << i | 1 << j) & 0x55);
+    check(right, "flat logical destinations");
+    right = 1;
+    for (u32 cluster = 0; cluster < 0xF0; cluster += 0x10)
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 4; j++)
+                if (i != j)
+                    right &= by_name(CLUSTERS, cluster | 1 << i, cluster | 1 << j, ~(1 << i | 1 << j) & 5);
+    check(right, "clusters of them");
+    right = 1;
+    handle(0xF1, next_id);
+    on_cpu(1, write_id, 0);
+    write_id(0);
+    for (u32 id = 0; id < 0xFF; id++)
+        right &= reached(0, id, 2);
+    check(right && apic_id() == 0, "CPUs with the same id");
+    handle(0xF1, count);
 }
 
 static volatile int nmis, nested;
@@ -236,6 +299,8 @@ int main(void)
     int cpus = start_others();
     handle(0xF1, count);
     ipis(cpus);
+    if (cpus == 2 && !(cpuid(1, 0).c >> 21 & 1))
+        destinations();
     non_maskable(cpus);
     if (cpus > 1)
         nmi_behind_sti();

@@ -20,6 +20,8 @@ class Shared:
         """MSR_KVM_WALL_CLOCK, which is the whole VM's (kernel Documentation/virt/kvm/x86/msr.rst)."""
         self.features_off = 0
         """Bits of KVM's features (`paravirt.cpuid.Feature`) that guests shall not have."""
+        self.lapic_features_off = 0
+        """What CPUID shall not offer of local APICs (`belljar.engine_data`)."""
         self.partition: Partition | None = None
         """Hyper-V's side of the VM, where the guest is offered Hyper-V's interface."""
 

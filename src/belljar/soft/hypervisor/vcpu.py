@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from belljar.breath import breathe
 from belljar.engine import Bus, MsrDevice
-from belljar.engine_data import DebugControl
+from belljar.engine_data import LAPIC_TSC_DEADLINE, LAPIC_X2APIC, DebugControl
 from belljar.errors import ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import msr_access
@@ -25,6 +25,7 @@ from belljar.soft.hypervisor.shared import Shared
 from belljar.soft.hypervisor.vcpu_state import VcpuState
 from belljar.soft.hypervisor.window import DeviceWindow
 from belljar.soft.processor._core import Processor, VmxError
+from belljar.soft.processor.features import Feature
 from belljar.x86.msr import Msr
 
 if TYPE_CHECKING:
@@ -427,6 +428,12 @@ class SoftVcpu(VcpuState):
     def last_exit(self) -> Exit:
         """The exit that ended the last `run`, whole."""
         return self.log.last()
+
+    @property
+    def lapic_features(self) -> int:
+        """What CPUID offers of the machine's local APIC: deadlines are the time-stamp counter's."""
+        offered = LAPIC_X2APIC | (LAPIC_TSC_DEADLINE if self.processor.has(Feature.TSC) else 0)
+        return offered & ~self.shared.lapic_features_off
 
     def serve_msrs(self, device: MsrDevice) -> None:
         """Have some MSRs answered in the middle of a run (`belljar.engine.Vcpu.serve_msrs`)."""

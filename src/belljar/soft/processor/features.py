@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
+from belljar.engine_data import LAPIC_TSC_DEADLINE, LAPIC_X2APIC
 from belljar.errors import FeatureUnsupported
 
 
@@ -111,7 +112,6 @@ ALWAYS = frozenset(
     (
         "msr",
         "apic",
-        "x2apic",
         "ht",
         "arat",
         "hypervisor",
@@ -119,10 +119,12 @@ ALWAYS = frozenset(
         "ospke",
         "constant_tsc",
         "tsc_adjust",
-        "tsc_deadline_timer",
     )
 )
 """Bits of CPUID that follow from the machine, from other features or from the guest's own doing."""
+
+LAPIC_FEATURES = {"x2apic": LAPIC_X2APIC, "tsc_deadline_timer": LAPIC_TSC_DEADLINE}
+"""Bits of CPUID that the hypervisor adds for the machine's local APICs."""
 
 PARAVIRTUAL = ("kvm_", "hv_")
 
@@ -137,7 +139,8 @@ def off_mask(names: Iterable[str]) -> int:
     for name in names:
         feature = feature_named(name)
         if feature is None:
-            _check_absent(name)
+            if name.lower() not in LAPIC_FEATURES:
+                _check_absent(name)
             continue
         mask |= _with_what_needs(feature)
     return mask

@@ -16,8 +16,8 @@ RAX, RCX, RDX, RBX = 0, 1, 2, 3
 LOW32 = 0xFFFFFFFF
 
 FEATURES = 1
-APIC_ID_SHIFT, COUNT_SHIFT, X2APIC, APIC, HTT = 24, 16, 1 << 21, 1 << 9, 1 << 28
-"""Leaf 1: initial APIC id and how many ids the package has in EBX, features in ECX and EDX (SDM 2A CPUID)."""
+APIC_ID_SHIFT, COUNT_SHIFT, APIC, HTT = 24, 16, 1 << 9, 1 << 28
+"""Leaf 1: initial APIC id and how many ids the package has in EBX, features in EDX (SDM 2A CPUID)."""
 
 BASE_ENABLED = 1 << 11
 """IA32_APIC_BASE: while it is off, leaf 1 shows no APIC (SDM 3A 11.4.3)."""
@@ -35,8 +35,8 @@ THREADS, CORES = 1, 2
 LEVEL_SHIFT = 8
 """Leaf 0BH: the types of a level in ECX[15:8]."""
 
-TSC_DEADLINE, IN_A_GUEST = 1 << 24, 1 << 31
-"""Leaf 1, ECX. Bit 31 is 0 on every real processor."""
+IN_A_GUEST = 1 << 31
+"""Leaf 1, ECX: 0 on every real processor."""
 
 STRUCTURED_FEATURES, TSC_ADJUST = 7, 1 << 1
 TSC_FREQUENCY, CPU_FREQUENCY = 0x15, 0x16
@@ -59,9 +59,7 @@ def cpuid(vcpu: SoftVcpu) -> None:
     if vcpu.has_chips:
         if leaf == FEATURES:
             ebx |= (vcpu.index & 0xFF) << APIC_ID_SHIFT
-            ecx |= X2APIC
-            if processor.has(Feature.TSC):
-                ecx |= TSC_DEADLINE
+            ecx |= vcpu.lapic_features
             if vcpu.apic_base & BASE_ENABLED:
                 edx |= APIC
             if len(vcpu.siblings) > 1:
