@@ -38,7 +38,7 @@ INTERRUPTS = {
     "belljar.machine": (
         "host_turns own_interrupts seat split_interrupts split_seat timer_thread turn turn_clock turn_interrupts turn_lock"
     ),
-    "belljar.soft.hypervisor": "exit_log vcpu vcpu_events vcpu_state window",
+    "belljar.soft.hypervisor": "answers events exit_log vcpu vcpu_events vcpu_state window",
     "belljar.soft.hypervisor.handlers": "ends memory ports privileged",
 }
 """From a timer's deadline to the vCPU's entry, and back from the end of interrupt. They are one unit, in which calls are C's."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from belljar.devices import apic_message as modes
 from belljar.devices import lapic_registers as regs
 from belljar.devices.apic_bus import ApicBus
 from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode
@@ -271,22 +272,22 @@ class Lapic:
     def receive(self, message: ApicMessage) -> bool:
         """Take a message; False if it is refused."""
         delivery = message.delivery
-        if delivery <= DeliveryMode.LOWEST_PRIORITY:
+        if delivery <= modes.LOWEST_PRIORITY:
             if message.lowest_priority:
                 self.arbitrated += 1
             return self.accept(message.vector, message.level_triggered, message.source)
         if self._book is not None:
             self._book.signal(message)
-        if delivery == DeliveryMode.NMI:
+        if delivery == modes.NMI:
             self._raise_nmi(message.source)
-        elif delivery == DeliveryMode.INIT:
+        elif delivery == modes.INIT:
             if message.asserted:  # de-assert only synchronizes arbitration ids, which there are none of any more
                 self.signals.raise_init()
-        elif delivery == DeliveryMode.STARTUP:
+        elif delivery == modes.STARTUP:
             self.signals.raise_sipi(message.vector)
-        elif delivery == DeliveryMode.SMI:
+        elif delivery == modes.SMI:
             self.signals.raise_smi()
-        elif delivery == DeliveryMode.EXTINT:
+        elif delivery == modes.EXTINT:
             self.extint = True
             self._wake()
         else:

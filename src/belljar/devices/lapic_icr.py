@@ -7,7 +7,7 @@ from typing import Final
 
 from belljar.devices import lapic_registers as regs
 from belljar.devices.apic_bus import ApicBus, LocalApic
-from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode
+from belljar.devices.apic_message import FIRST_VECTOR, INIT, LOWEST_PRIORITY, ApicMessage
 
 _LOW: Final = 0xFFFF_FFFF
 
@@ -43,11 +43,11 @@ class CommandRegister:
     def _send(self, command: int, destination: int, *, wide: bool) -> None:
         delivery = command >> regs.MODE_SHIFT & regs.MODE_MASK
         vector = command & regs.VECTOR_MASK
-        if delivery <= DeliveryMode.LOWEST_PRIORITY and vector < FIRST_VECTOR:
+        if delivery <= LOWEST_PRIORITY and vector < FIRST_VECTOR:
             self._illegal()
             return
         # SDM 3A 11.6.1: trigger mode and level mean something for INIT de-assert only
-        deassert = delivery == DeliveryMode.INIT and bool(command & regs.ICR_LEVEL) and not command & regs.ICR_ASSERT
+        deassert = delivery == INIT and bool(command & regs.ICR_LEVEL) and not command & regs.ICR_ASSERT
         logical = bool(command & regs.ICR_LOGICAL)
         shorthand = command >> regs.ICR_SHORTHAND_SHIFT & 3
         words = regs.SHORTHANDS[shorthand]

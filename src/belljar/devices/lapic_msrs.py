@@ -24,6 +24,12 @@ from belljar.x86.msr import Msr
 
 X2APIC_MSRS: Final = range(X2APIC_MSR, X2APIC_MSR + X2APIC_MSR_COUNT)
 
+APIC_BASE: Final = int(Msr.IA32_APIC_BASE)
+TSC_DEADLINE: Final = int(Msr.IA32_TSC_DEADLINE)
+ICR: Final = int(Reg.ICR)
+SVR: Final = int(Reg.SVR)
+SELF_IPI: Final = int(Reg.SELF_IPI)
+"""By plain numbers, which compare faster."""
 
 COVERED: Final = frozenset((*X2APIC_MSRS, int(Msr.IA32_APIC_BASE), int(Msr.IA32_TSC_DEADLINE)))
 
@@ -48,37 +54,38 @@ class LapicMsrs:
     def read_msr(self, msr: int) -> int | None:
         """RDMSR."""
         lapic = self.lapic
-        if msr == Msr.IA32_APIC_BASE:
+        if msr == APIC_BASE:
             return lapic.base
-        if msr == Msr.IA32_TSC_DEADLINE:
+        if msr == TSC_DEADLINE:
             return lapic.timer.read_deadline() if self._tsc_deadline else None
-        if msr not in X2APIC_MSRS or not lapic.x2apic:
+        index = msr - X2APIC_MSR
+        if not 0 <= index < X2APIC_MSR_COUNT or not lapic.x2apic:
             return None
-        return lapic.icr.value if msr == Msr.IA32_X2APIC_ICR else lapic.read(msr - X2APIC_MSR)
+        return lapic.icr.value if index == ICR else lapic.read(index)
 
     def write_msr(self, msr: int, value: int) -> bool:
         """WRMSR of 64 bits."""
         lapic = self.lapic
-        if msr == Msr.IA32_APIC_BASE:
+        if msr == APIC_BASE:
             return self._write_base(value)
-        if msr == Msr.IA32_TSC_DEADLINE:
+        if msr == TSC_DEADLINE:
             if self._tsc_deadline:
                 lapic.timer.write_deadline(value)
             return self._tsc_deadline
-        if msr not in X2APIC_MSRS or not lapic.x2apic:
-            return False
         index = msr - X2APIC_MSR
-        if index == Reg.ICR:
+        if not 0 <= index < X2APIC_MSR_COUNT or not lapic.x2apic:
+            return False
+        if index == ICR:
             if value & X2APIC_ICR_RESERVED:
                 return False
             lapic.icr.write(value)
             return True
         writable = X2APIC_WRITABLE.get(index)
-        if index == Reg.SVR and (lapic.read(Reg.VERSION) or 0) & VERSION_EOI_SUPPRESSION:
+        if index == SVR and (lapic.read(Reg.VERSION) or 0) & VERSION_EOI_SUPPRESSION:
             writable = (writable or 0) | SVR_SUPPRESS_EOI
         if writable is None or value & ~writable:
             return False
-        if index == Reg.SELF_IPI:
+        if index == SELF_IPI:
             lapic.icr.interrupt_itself(value)
             return True
         return lapic.write(index, value)

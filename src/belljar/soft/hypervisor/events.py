@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from belljar.errors import EngineError
 from belljar.soft.hypervisor.controls import Primary
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
-from belljar.x86.vectors import check_exception, vector_name
+from belljar.x86.vectors import Vector, check_exception, vector_name
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu_events import VcpuEvents
 
-VALID = 1 << 31
-HAS_ERROR = 1 << 11
-KIND_SHIFT = 8
-KIND_MASK = 0x700
-VECTOR_MASK = 0xFF
-BLOCKED_NMI = 1 << 3
+VALID: Final = 1 << 31
+HAS_ERROR: Final = 1 << 11
+KIND_SHIFT: Final = 8
+KIND_MASK: Final = 0x700
+VECTOR_MASK: Final = 0xFF
+BLOCKED_NMI: Final = 1 << 3
 """Interruptibility (SDM 3C table 25-3)."""
 
-CR0_PE = 1
+CR0_PE: Final = 1
 
-INFO_DELIVERABLE = VALID | 0xFFF
+INFO_DELIVERABLE: Final = VALID | 0xFFF
 """Bits that IDT-vectoring information shares with VM-entry interruption information (SDM 3C tables 25-17, 25-19)."""
 
 
@@ -39,13 +39,26 @@ class Kind(IntEnum):
     SOFTWARE_EXCEPTION = 6
 
 
-def inject(processor: Processor, vector: int, error: int | None = None, kind: Kind = Kind.HARDWARE_EXCEPTION) -> None:
+ENTRY_INTERRUPTION_INFO: Final = int(Field.ENTRY_INTERRUPTION_INFO)
+GUEST_INTERRUPTIBILITY: Final = int(Field.GUEST_INTERRUPTIBILITY)
+EXCEPTION: Final = int(Kind.HARDWARE_EXCEPTION)
+AN_NMI: Final = int(Kind.NMI) << KIND_SHIFT
+THE_NMI: Final = VALID | AN_NMI | int(Vector.NMI)
+"""By plain numbers, which are looked up faster."""
+
+
+def inject(processor: Processor, vector: int, error: int | None = None, kind: int = EXCEPTION) -> None:
     """Deliver an event at the next VM entry, in place of one that was to be delivered. Real mode knows no error codes."""
     info = VALID | kind << KIND_SHIFT | vector
     if error is not None and processor.vmread(Field.GUEST_CR0) & CR0_PE:
         info |= HAS_ERROR
         processor.vmwrite(Field.ENTRY_EXCEPTION_ERROR, error)
-    processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, info)
+    processor.vmwrite(ENTRY_INTERRUPTION_INFO, info)
+
+
+def inject_nmi(processor: Processor) -> None:
+    """`inject` for an NMI."""
+    processor.vmwrite(ENTRY_INTERRUPTION_INFO, THE_NMI)
 
 
 def block_nmis(processor: Processor) -> None:
@@ -61,7 +74,7 @@ def requeue(processor: Processor) -> bool:
     processor.vmwrite(Field.ENTRY_EXCEPTION_ERROR, processor.vmread(Field.IDT_VECTORING_ERROR))
     processor.vmwrite(Field.ENTRY_INSTRUCTION_LENGTH, processor.vmread(Field.EXIT_INSTRUCTION_LENGTH))
     processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, info & INFO_DELIVERABLE)
-    if info & KIND_MASK == Kind.NMI << KIND_SHIFT:  # it blocks others from its delivery on (SDM 3C 27.3.1.5)
+    if info & KIND_MASK == AN_NMI:  # it blocks others from its delivery on (SDM 3C 27.3.1.5)
         blocking = processor.vmread(Field.GUEST_INTERRUPTIBILITY)
         processor.vmwrite(Field.GUEST_INTERRUPTIBILITY, blocking & ~BLOCKED_NMI)
     return True
@@ -69,10 +82,10 @@ def requeue(processor: Processor) -> bool:
 
 def most_nmis(processor: Processor) -> int:
     """How many NMIs may wait: the one that goes next and a latched one; behind one that is served, or on its way, only that."""
-    if processor.vmread(Field.GUEST_INTERRUPTIBILITY) & BLOCKED_NMI:
+    if processor.vmread(GUEST_INTERRUPTIBILITY) & BLOCKED_NMI:
         return 1
-    waiting = processor.vmread(Field.ENTRY_INTERRUPTION_INFO)
-    return 1 if waiting & VALID and waiting & KIND_MASK == Kind.NMI << KIND_SHIFT else 2
+    waiting = processor.vmread(ENTRY_INTERRUPTION_INFO)
+    return 1 if waiting & VALID and waiting & KIND_MASK == AN_NMI else 2
 
 
 def put_off(vcpu: VcpuEvents) -> int | None:
@@ -89,10 +102,10 @@ def put_off(vcpu: VcpuEvents) -> int | None:
         return info & VECTOR_MASK
     if kind == Kind.EXTERNAL_INTERRUPT:
         vcpu.put_off = info & VECTOR_MASK
-        vcpu.want(Primary.INTERRUPT_WINDOW, True)
+        vcpu.want(int(Primary.INTERRUPT_WINDOW), True)
     elif kind == Kind.NMI:
         vcpu.nmis += 1
-        vcpu.want(Primary.NMI_WINDOW, True)
+        vcpu.want(int(Primary.NMI_WINDOW), True)
     vcpu.processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, 0)
     return None
 
@@ -113,7 +126,7 @@ def forget(vcpu: VcpuEvents) -> None:
     """The vCPU is reset: nothing is delivered that waited for it."""
     vcpu.nmis = 0
     vcpu.put_off = None
-    vcpu.want(Primary.NMI_WINDOW, False)
+    vcpu.want(int(Primary.NMI_WINDOW), False)
     vcpu.processor.vmwrite(Field.GUEST_INTERRUPTIBILITY, 0)
     vcpu.processor.vmwrite(Field.GUEST_PENDING_DEBUG, 0)
     vcpu.processor.vmwrite(Field.ENTRY_INTERRUPTION_INFO, 0)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PRIMARY_CONTROLS: Final = int(Field.PRIMARY_CONTROLS)
 ENTRY_INTERRUPTION_INFO: Final = int(Field.ENTRY_INTERRUPTION_INFO)
 INTERRUPT_WINDOW: Final = int(Primary.INTERRUPT_WINDOW)
+NMI_WINDOW: Final = int(Primary.NMI_WINDOW)
 """By plain numbers, which are looked up faster."""
 
 CPUID_MCA: Final = 1 << 14
@@ -122,8 +123,9 @@ class VcpuEvents(ABC):
 
     def inject_nmi(self) -> None:
         """An NMI as soon as none blocks it; one may wait behind another that is served, or about to be (SDM 3A 6.7.1)."""
-        self.nmis = min(self.nmis + 1, most_nmis(self._open()))
-        self.want(Primary.NMI_WINDOW, True)
+        if self.nmis < most_nmis(self._open()):
+            self.nmis += 1
+        self.want(NMI_WINDOW, True)
 
     def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
         """An exception at the next VM entry, with its payload (`belljar.engine.Vcpu.inject_exception`)."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from belljar.exits import Debug, ExitReason, FailEntry, IrqWindowOpen, Shutdown
-from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.hypervisor.events import Kind, inject
-from belljar.x86.vectors import Vector
+from belljar.soft.hypervisor.events import Kind, inject, inject_nmi
+from belljar.soft.hypervisor.vcpu_events import INTERRUPT_WINDOW, NMI_WINDOW
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.vcpu import SoftVcpu
@@ -72,7 +71,7 @@ def kicked(vcpu: SoftVcpu) -> ExitReason:
 
 def interrupt_window(vcpu: SoftVcpu) -> ExitReason:
     """The guest can take an interrupt now; asking once is answered once. One that was put off comes first."""
-    vcpu.want(Primary.INTERRUPT_WINDOW, False)
+    vcpu.want(INTERRUPT_WINDOW, False)
     if vcpu.put_off is not None:
         vector, vcpu.put_off = vcpu.put_off, None
         inject(vcpu.processor, vector, kind=Kind.EXTERNAL_INTERRUPT)
@@ -84,8 +83,8 @@ def nmi_window(vcpu: SoftVcpu) -> None:
     """The guest can take an NMI now, and one waits for it."""
     vcpu.nmis -= 1
     if not vcpu.nmis:
-        vcpu.want(Primary.NMI_WINDOW, False)
-    inject(vcpu.processor, Vector.NMI, kind=Kind.NMI)
+        vcpu.want(NMI_WINDOW, False)
+    inject_nmi(vcpu.processor)
 
 
 def debug(vcpu: SoftVcpu) -> ExitReason:

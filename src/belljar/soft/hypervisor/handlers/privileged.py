@@ -22,6 +22,7 @@ CR8: Final = 8
 CR8_MAX: Final = 15
 RSP: Final = 4
 
+READ: Final = ExitReason.RDMSR
 RDMSR: Final = int(ExitReason.RDMSR)
 WRMSR: Final = int(ExitReason.WRMSR)
 
@@ -32,7 +33,7 @@ def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
     device = vcpu.msr_device
     if device is not None and msr in device.served and not vcpu.reporting:
         vcpu.log.counts[RDMSR] += 1
-        finish(vcpu.processor, ExitReason.RDMSR, device.read_msr(msr))
+        finish(vcpu.processor, READ, device.read_msr(msr))
         return None
     if is_machine_check(msr) and vcpu.has_machine_checks:
         finish(vcpu.processor, ExitReason.RDMSR, vcpu.machine_checks.read(msr))
