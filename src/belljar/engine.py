@@ -210,6 +210,10 @@ class Vcpu(Protocol):
     def task_priority(self, value: int) -> None:
         """What the guest reads in CR8 from now on."""
 
+    def wrote_task_priority(self) -> bool:
+        """Whether the guest has written CR8 since this was asked last; False where the engine does not tell writes of the same
+        value."""
+
     @property
     def apic_base(self) -> int:
         """IA32_APIC_BASE as the guest last left it."""

@@ -165,6 +165,7 @@ class KvmVcpu:
             write_special(self.raw, special)
         except KvmCallFailed as error:
             raise EngineError(f"KVM refuses these special registers{refused_bits(special)}: {error}") from None
+        self._loop.task_priority = special.cr8  # where it counts, without a kernel APIC
 
     def set_state(self, state: CpuState, mode: str) -> None:
         """Start state for `mode`: set, read back, and raise ModeUnsupported if the kernel refuses or forgets a part of it.
@@ -385,6 +386,10 @@ class KvmVcpu:
 
     task_priority = property(attrgetter("_loop.task_priority"), _set_task_priority)
     """CR8, which lies in the run page (api.rst section 5): what the guest reads there from the next entry on."""
+
+    def wrote_task_priority(self) -> bool:
+        """Never: KVM_EXIT_SET_TPR comes for a lower CR8 only (`handle_set_cr8`, arch/x86/kvm), the run page has the value."""
+        return False
 
     apic_base = property(attrgetter("_loop.apic_base"))
     """IA32_APIC_BASE as the guest last left it."""

@@ -203,6 +203,7 @@ class Seat:
 
     def _guest_wrote_task_priority(self, value: int) -> None:
         self.cpu.vcpu.kick()  # the next entry sets what it reads in CR8
+        self.cpu.vcpu.wrote_task_priority()  # which is past
         self.stale = True
 
     def came_back(self, reason: ExitReason) -> None:
@@ -218,7 +219,8 @@ class Seat:
         vcpu, lapic = self.cpu.vcpu, self.lapic
         if vcpu.apic_base != lapic.base:
             self._set_base(vcpu.apic_base)
-        if vcpu.task_priority != self._task_priority:  # else the APIC's own register is the newer one
+        # With the same class in both, the APIC's own register is the newer one; but CR8 has no low bits (SDM 3A 11.8.6).
+        if vcpu.task_priority != self._task_priority or (lapic.vectors.tpr & 0xF and vcpu.wrote_task_priority()):
             lapic.cr8 = self._task_priority = vcpu.task_priority
             self.stale = True
 
@@ -241,6 +243,8 @@ class Seat:
         """A run begins; `again`: a halted vCPU goes on behind its HLT. The host may have changed its state meanwhile."""
         self.stale = True
         self.stepping = False
+        if self._task_priority != UNKNOWN:
+            self._follow()
         self._task_priority = UNKNOWN
         if self.activity is HALTED:
             self.interruptible = bool(self.cpu.vcpu.get_registers().rflags & Rflags.IF)

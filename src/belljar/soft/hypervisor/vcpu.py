@@ -95,6 +95,7 @@ class SoftVcpu(VcpuState):
         self.interrupted = Interrupted(index)
         self.halted = Hlt(index)
         self.gives_turn = False
+        self.cr8_written = False
         """Whether the last run ended in a loop of PAUSEs."""
         self.exiting_msrs: Container[int] = ()
         """Those that the machine answers."""

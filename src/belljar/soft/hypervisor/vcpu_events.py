@@ -37,6 +37,7 @@ class VcpuEvents(ABC):
     put_off: int | None
     """The vector of an interrupt that an exception of the host's came before."""
     gives_turn: bool
+    cr8_written: bool
     _machine_checks: MachineChecks | None
     _waiting: ExitReason | None
 
@@ -115,6 +116,11 @@ class VcpuEvents(ABC):
     def task_priority(self, value: int) -> None:
         """As MOV to CR8, which no guest executes: nobody is told."""
         self.processor.cr8 = value
+
+    def wrote_task_priority(self) -> bool:
+        """Whether the guest has written CR8, be it with what was there; said once."""
+        wrote, self.cr8_written = self.cr8_written, False
+        return wrote
 
     @property
     def apic_base(self) -> int:

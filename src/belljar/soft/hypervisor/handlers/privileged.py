@@ -89,5 +89,6 @@ def control_register(vcpu: SoftVcpu) -> ExitReason | None:
         inject(processor, Vector.GP, 0)
         return None
     processor.cr8 = value
+    vcpu.cr8_written = True
     processor.skip_instruction()
     return behind(vcpu)
