@@ -274,6 +274,12 @@ class RunLoop:
         self.check()
         return self.page.apic_base
 
+    @apic_base.setter
+    def apic_base(self, value: cython.ulonglong) -> None:
+        """Until the next entry, with which the kernel writes it."""
+        if self.page != cython.NULL:
+            self.page.apic_base = value
+
     def ready_for_interrupt(self) -> bool:
         """Whether the guest takes an interrupt, as far as is known."""
         self.check()

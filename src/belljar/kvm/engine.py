@@ -249,7 +249,7 @@ class KvmVm:
             self.chips = KernelChips(self.raw, split=which == "split")
         elif which == "user":
             self.tells_priority = True
-            self._take_deadlines()
+            self._take_lapic_msrs()
         else:
             raise FeatureUnsupported(f"the KVM engine has no interrupt chips called {which!r}")
 
@@ -331,11 +331,16 @@ class KvmVm:
             except KvmCallFailed as error:
                 raise no_frequency(khz, error) from None
 
-    def _take_deadlines(self) -> None:
-        """IA32_TSC_DEADLINE is for chips outside the kernel, if this host's KVM lets go of it."""
-        if self.engine.lets_go_of_deadlines:
-            self._traffic().hand_over_deadlines()
-            self.tells_deadlines = True
+    def _take_lapic_msrs(self) -> None:
+        """IA32_APIC_BASE and IA32_TSC_DEADLINE are for chips outside the kernel, as far as this host's KVM lets go of them."""
+        from belljar.x86.msr import Msr  # dear to import
+
+        self.tells_deadlines = self.engine.lets_go_of_deadlines
+        deadlines = [Msr.IA32_TSC_DEADLINE] if self.tells_deadlines else []
+        try:
+            self._traffic().hand_over(Msr.IA32_APIC_BASE, *deadlines)
+        except (CapabilityMissing, KvmCallFailed):
+            self.msr_traffic = None  # there what the guest did to IA32_APIC_BASE is found out at its exits
 
     def _traffic(self) -> MsrTraffic:
         if self.msr_traffic is None:

@@ -15,7 +15,7 @@ from belljar.errors import (
     FeatureUnsupported,
     KvmCallFailed,
 )
-from belljar.exits import Exit, ExitReason
+from belljar.exits import Exit, ExitReason, WriteMsr
 from belljar.kvm.abi import caps, ioctls
 from belljar.kvm.abi.flags import (
     KVM_MP_STATE_HALTED,
@@ -23,7 +23,13 @@ from belljar.kvm.abi.flags import (
     KVM_MP_STATE_RUNNABLE,
     KVM_MP_STATE_UNINITIALIZED,
 )
-from belljar.kvm.abi.run import KVM_EXIT_HYPERV, KVM_EXIT_INTR, KVM_EXIT_UNKNOWN, KVM_SYNC_X86_EVENTS
+from belljar.kvm.abi.run import (
+    KVM_EXIT_HYPERV,
+    KVM_EXIT_INTR,
+    KVM_EXIT_UNKNOWN,
+    KVM_MSR_EXIT_REASON_FILTER,
+    KVM_SYNC_X86_EVENTS,
+)
 from belljar.kvm.cpu_model import LEAF_FEATURES
 from belljar.kvm.debugging import debug_registers
 from belljar.kvm.exit_decoder import decode
@@ -53,6 +59,9 @@ SERVED_HERE = (ExitReason.RDMSR, ExitReason.WRMSR, ExitReason.UNKNOWN)
 
 KVM_ENOSYS = 1000
 """What KVM answers to a hypercall that it does not know (include/uapi/linux/kvm_para.h)."""
+
+IA32_APIC_BASE = 0x1B
+"""SDM 4 2.1; `belljar.x86.msr` is dear to import."""
 
 U64 = (1 << 64) - 1
 
@@ -292,8 +301,19 @@ class KvmVcpu:
             raise EngineError(f"vCPU {self.index} waits for no answer")
         if value is not None and not -(1 << 63) <= value <= U64:
             raise ConfigurationError(f"the answer {value:#x} does not fit 64 bits")
-        self.last_exit()  # what is written now is where a hypercall's and a write's exit are read from
+        told = self.last_exit()  # what is written now is where a hypercall's and a write's exit are read from
+        if value is not None and isinstance(told, WriteMsr) and told.msr == IA32_APIC_BASE:
+            value = self._set_apic_base(told, value)
         self._write_answer(reason, value)
+
+    def _set_apic_base(self, told: WriteMsr, answer: int) -> int | None:
+        """Where others have answered the guest's write: KVM has to know, too, as for CPUID. None if it refuses."""
+        if told.why != KVM_MSR_EXIT_REASON_FILTER:
+            return answer  # KVM has refused it already, and whoever answers may know better
+        if self.raw.set_msrs({IA32_APIC_BASE: told.value}) is not None:
+            return None
+        self._loop.apic_base = told.value
+        return answer
 
     def _write_answer(self, reason: ExitReason, value: int | None) -> None:
         told = self.raw.page.exit

@@ -1,6 +1,6 @@
 """Which accesses of guests to MSRs KVM hands over though it knows these MSRs: filtered ones (api.rst 4.97).
 
-Some are the machine's to answer (`hand_over_deadlines`), others only to be seen (`watch`). What is only seen is carried
+Some are the machine's to answer (`hand_over`), others only to be seen (`watch`). What is only seen is carried
 out through KVM_GET_MSRS and KVM_SET_MSRS. To KVM these are the host's doing, which may do more than the guest: so only such
 MSRs are watched with which both are the same, or whose rules for guests are known here.
 """
@@ -91,9 +91,9 @@ class MsrTraffic:
         self._watched_writes: frozenset[int] = frozenset()
         self._watch: ExitWatch | None = None
 
-    def hand_over_deadlines(self) -> None:
-        """Accesses to IA32_TSC_DEADLINE end runs, for whoever runs the vCPUs to answer."""
-        self._handed_over = frozenset([int(Msr.IA32_TSC_DEADLINE)])
+    def hand_over(self, *msrs: Msr) -> None:
+        """Accesses to these MSRs end runs, for whoever runs the vCPUs to answer."""
+        self._handed_over = frozenset(map(int, msrs))
         self._filter()
 
     def watch(self, watch: ExitWatch) -> None:

@@ -98,7 +98,7 @@ def filter_catches_deadlines(engine: KvmEngine) -> bool:
 
     with engine.create_vm() as vm:
         try:
-            MsrTraffic(vm).hand_over_deadlines()
+            MsrTraffic(vm).hand_over(Msr.IA32_TSC_DEADLINE)
         except (CapabilityMissing, KvmCallFailed):
             return False
         return _run(vm, b"\x0f\x30\xf4", rcx=int(Msr.IA32_TSC_DEADLINE)) is ExitReason.WRMSR  # wrmsr; hlt

@@ -324,6 +324,7 @@ class Seat:
         """RDMSR or WRMSR of one of the local APIC's registers."""
         if isinstance(exit, ReadMsr):
             return self.msrs.read_msr(exit.msr)
+        self.stale = True  # its task priority may be another
         return 0 if self.msrs.write_msr(exit.msr, exit.value) else None
 
     def covers(self, msr: int) -> bool:
