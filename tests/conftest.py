@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings
 
 from belljar.engine import Engine
-from belljar.engines import ENGINES, open_engine
-from belljar.errors import EngineUnavailable
+from belljar.engines import ENGINES
+from common import open_or_skip
 
 # `make test` tries the same examples every time, so that a red run is about the change; `make soak` goes searching.
 settings.register_profile("repeatable", derandomize=True)
@@ -32,14 +32,6 @@ def pytest_configure() -> None:
         built = unit if by_mypyc and unit is not None else extension.stat().st_mtime
         if source.exists() and source.stat().st_mtime > built:
             pytest.exit(f"{extension.relative_to(SOURCES)} is older than its source: run `make hello`", returncode=2)
-
-
-def open_or_skip(name: str) -> Engine:
-    """The engine, or a skip that says why this host does not have it."""
-    try:
-        return open_engine(name)
-    except EngineUnavailable as error:
-        pytest.skip(f"{name}: {error.message}")
 
 
 @pytest.fixture(params=list(ENGINES))

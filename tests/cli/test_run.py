@@ -160,7 +160,8 @@ def test_reader_that_goes_away_ends_the_run_quietly(guest: Guest, kvm: object) -
 
 
 def test_slow_reader_does_not_hold_up_the_time_limit(guest: Guest, kvm: object) -> None:
-    with start("run", guest(CHATTER), "--timeout", "0.3", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    pipe = subprocess.PIPE
+    with start("run", guest(CHATTER), "--timeout", "0.3", stdout=pipe, stderr=pipe, pipesize=4096) as child:
         assert child.wait(timeout=30) == 124  # though nobody reads stdout
         assert child.stderr is not None
         assert "dropped" in child.stderr.read().decode()

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from belljar.errors import FeatureUnsupported
 from belljar.exits import ExitReason
 from belljar.machine import End, Machine
 from conformance.assembly import guest
-from conftest import open_or_skip
+from conformance.chips import chips
 
-CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]
+__all__ = ["chips"]
+
 SOFT = {"engine": "soft", "irqchip": "user", "mode": "long"}
-
-
-@pytest.fixture(params=CHIPS, ids="-".join)
-def chips(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
-    """The options for a machine with each kind of chips."""
-    name, irqchip = request.param
-    with open_or_skip(name) as engine:  # type: ignore[attr-defined]
-        try:
-            Machine(b"\xf4", engine=engine, irqchip=irqchip).close()
-        except FeatureUnsupported as error:
-            pytest.skip(error.message)
-        yield {"engine": engine, "irqchip": irqchip, "mode": "long"}
 
 
 def console(text: str, options: dict[str, object], end: End = End.HALT) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from belljar.errors import ConfigurationError, EngineError, FeatureUnsupported
+from belljar.errors import ConfigurationError, EngineError
 from belljar.exits import PortIo
 from belljar.machine import End, Machine, RunResult
 from belljar.machine.config import MAX_CPUS
@@ -16,7 +16,7 @@ from belljar.observe.report import run_report
 from belljar.observe.report_text import report_lines
 from belljar.x86.mp_state import MpState
 from conformance.assembly import guest
-from conftest import open_or_skip
+from conformance.chips import options_for
 
 CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user"), ("soft-host", "user")]
 DEADLINE = 20
@@ -26,13 +26,8 @@ DEADLINE = 20
 def options(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
     """The options for a machine with each kind of chips, and of time."""
     name, irqchip = request.param
-    with open_or_skip(name.removesuffix("-host")) as engine:  # type: ignore[attr-defined]
-        try:
-            Machine(b"\xf4", engine=engine, irqchip=irqchip).close()
-        except FeatureUnsupported as error:
-            pytest.skip(error.message)
-        more = {"clock": "host"} if name.endswith("-host") else {}
-        yield {"engine": engine, "irqchip": irqchip, "mode": "long", **more}
+    with options_for(name.removesuffix("-host"), irqchip) as found:
+        yield found | ({"clock": "host"} if name.endswith("-host") else {})
 
 
 class Signals:

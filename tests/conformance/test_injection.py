@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from belljar.errors import ConfigurationError, EngineError, FeatureUnsupported
+from belljar.errors import ConfigurationError, EngineError
 from belljar.exits import PortIo
 from belljar.machine import Cpu, End, Machine
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
+from conformance.chips import options_for
 
 CHIPS = [("kvm", None), ("kvm", "kernel"), ("kvm", "user"), ("soft", None), ("soft", "user")]
 DB, UD, GP, PF = 1, 6, 13, 14
@@ -19,13 +20,8 @@ DB, UD, GP, PF = 1, 6, 13, 14
 @pytest.fixture(params=CHIPS, ids=lambda param: f"{param[0]}-{param[1] or 'none'}")
 def options(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
     """The options for a machine with each kind of chips."""
-    name, irqchip = request.param
-    with open_or_skip(name) as engine:  # type: ignore[attr-defined]
-        try:
-            Machine(b"\xf4", engine=engine, irqchip=irqchip).close()
-        except FeatureUnsupported as error:
-            pytest.skip(error.message)
-        yield {"engine": engine, "irqchip": irqchip, "mode": "long"}
+    with options_for(*request.param) as found:
+        yield found
 
 
 def at_mark(machine: Machine, act: Callable[[Cpu], None]) -> bytes:

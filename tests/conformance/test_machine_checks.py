@@ -13,8 +13,8 @@ from belljar.machine import Cpu, End, Machine
 from belljar.soft.engine import SoftEngine
 from belljar.x86.machine_check import ALL_ONES, Consequence, McgCap, McgStatus, MciCtl2, MciStatus
 from belljar.x86.msr import Msr
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 CHIPS = [("kvm", None), ("kvm", "kernel"), ("kvm", "user"), ("soft", None), ("soft", "user")]
 

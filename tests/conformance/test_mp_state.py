@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
 from belljar.x86.mp_state import MpState
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
+from conformance.chips import chips
 
-CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]
-
-
-@pytest.fixture(params=CHIPS, ids="-".join)
-def options(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
-    """The options for a machine with each kind of chips."""
-    name, irqchip = request.param
-    with open_or_skip(name) as engine:  # type: ignore[attr-defined]
-        try:
-            Machine(b"\xf4", engine=engine, irqchip=irqchip).close()
-        except FeatureUnsupported as error:
-            pytest.skip(error.message)
-        yield {"engine": engine, "irqchip": irqchip, "mode": "long"}
+__all__ = ["chips"]
 
 
-def test_first_cpu_is_runnable_and_others_wait_for_init(options: dict[str, object]) -> None:
-    with Machine(guest("main:\n done\n"), cpus=3, **options) as machine:
+def test_first_cpu_is_runnable_and_others_wait_for_init(chips: dict[str, object]) -> None:
+    with Machine(guest("main:\n done\n"), cpus=3, **chips) as machine:
         assert [cpu.mp_state for cpu in machine.cpus] == [MpState.RUNNABLE, *[MpState.UNINITIALIZED] * 2]
         assert machine.run(timeout=20).end is End.HALT
         assert machine.cpu.mp_state is MpState.HALTED
@@ -36,15 +23,15 @@ def test_first_cpu_is_runnable_and_others_wait_for_init(options: dict[str, objec
 
 @pytest.mark.parametrize("state", list(MpState), ids=lambda state: state.name)
 @pytest.mark.parametrize("index", [0, 1])
-def test_state_that_was_set_is_read_back(options: dict[str, object], index: int, state: MpState) -> None:
-    with Machine(guest("main:\n done\n"), cpus=2, **options) as machine:
+def test_state_that_was_set_is_read_back(chips: dict[str, object], index: int, state: MpState) -> None:
+    with Machine(guest("main:\n done\n"), cpus=2, **chips) as machine:
         machine.cpus[index].mp_state = state
         expected = {state, MpState.RUNNABLE} if state is MpState.SIPI_RECEIVED else {state}
         assert machine.cpus[index].mp_state in expected  # KVM may start a vCPU as soon as anybody looks
 
 
-def test_halted_cpu_does_not_run_until_it_is_runnable(options: dict[str, object]) -> None:
-    with Machine(guest("main:\n say 'x'\n done\n"), **options) as machine:
+def test_halted_cpu_does_not_run_until_it_is_runnable(chips: dict[str, object]) -> None:
+    with Machine(guest("main:\n say 'x'\n done\n"), **chips) as machine:
         machine.cpu.set(rflags=2)
         machine.cpu.mp_state = MpState.HALTED
         assert machine.run(timeout=20).end is End.HALT
@@ -58,8 +45,8 @@ def test_halted_cpu_does_not_run_until_it_is_runnable(options: dict[str, object]
 SAYS_S = b"\xb0s\xe6\xe9\xfa\xf4"  # mov al, 's'; out 0xE9, al; cli; hlt
 
 
-def test_cpu_that_received_a_start_up_ipi_starts_where_it_says(options: dict[str, object]) -> None:
-    with Machine(guest("main:\n done\n"), cpus=2, **options) as machine:
+def test_cpu_that_received_a_start_up_ipi_starts_where_it_says(chips: dict[str, object]) -> None:
+    with Machine(guest("main:\n done\n"), cpus=2, **chips) as machine:
         machine.memory.write(0, SAYS_S)
         machine.cpus[1].mp_state = MpState.SIPI_RECEIVED
         assert machine.run(timeout=20).end is End.HALT
@@ -78,8 +65,8 @@ main:
 
 
 @pytest.mark.parametrize(("init", "printed"), [("", b""), ("lapic 0x300, 0x4500\n lapic 0x300, 0x4600", b"s")])
-def test_start_up_ipi_is_not_heard_before_init(options: dict[str, object], init: str, printed: bytes) -> None:
-    with Machine(guest(START_UP_WITHOUT_INIT % init), cpus=2, **options) as machine:
+def test_start_up_ipi_is_not_heard_before_init(chips: dict[str, object], init: str, printed: bytes) -> None:
+    with Machine(guest(START_UP_WITHOUT_INIT % init), cpus=2, **chips) as machine:
         machine.memory.write(0, SAYS_S)
         assert machine.run(timeout=20).end is End.HALT
         assert machine.console == printed

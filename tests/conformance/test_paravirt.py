@@ -14,8 +14,8 @@ from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
 from belljar.soft.hypervisor.paravirt.clock import decode_time_info, decode_wall_clock, to_ns
 from belljar.soft.hypervisor.paravirt.cpuid import Feature
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 CHIPS = [("kvm", "kernel", None), ("soft", "user", None), ("soft", "user", "host")]
 PAGE = 0x9000

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 
 import pytest
 
 from belljar.machine import End, Machine
+from common import ctrl_c, open_or_skip
 from conformance.assembly import guest
 from conformance.chips import chips
-from conftest import open_or_skip
 
 __all__ = ["chips"]
 
@@ -45,13 +44,8 @@ def test_stop_ends_a_machine_that_sleeps(chips: dict[str, object], cpus: int) ->
 def test_keyboard_interrupt_ends_a_machine_that_sleeps(chips: dict[str, object], cpus: int) -> None:
     with Machine(guest(IDLE), cpus=cpus, **chips) as machine:
         machine.line(5, "somebody outside")
-        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(KeyboardInterrupt):
-                machine.run(timeout=30)
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        with ctrl_c():
+            machine.run(timeout=30)
 
 
 TICKING = """
@@ -83,14 +77,9 @@ def test_stop_ends_a_machine_that_ticks_all_the_time(chips: dict[str, object], c
 @pytest.mark.parametrize("cpus", [1, 3])
 def test_keyboard_interrupt_ends_a_machine_that_ticks_all_the_time(chips: dict[str, object], cpus: int) -> None:
     with Machine(guest(TICKING), cpus=cpus, **chips) as machine:
-        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
         began = time.monotonic()
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(KeyboardInterrupt):
-                machine.run(timeout=30)
-        finally:
-            signal.signal(signal.SIGALRM, previous)
+        with ctrl_c():
+            machine.run(timeout=30)
         assert time.monotonic() < began + 20  # and not at its time limit
 
 

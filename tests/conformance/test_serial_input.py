@@ -13,8 +13,8 @@ from belljar.devices.console import BytesInput, FileInput
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, PortIo
 from belljar.machine import End, Machine
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 KINDS = [
     ("kvm", "kernel", None), ("kvm", "split", None), ("kvm", "user", None), ("soft", "user", None), ("soft", "user", "host"),

@@ -6,8 +6,8 @@ import pytest
 
 from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
 from belljar.observe.report import run_report
 from belljar.observe.trace_kinds import KINDS, KindTrace
+from common import open_or_skip
 from conformance.assembly import guest
 from conformance.interrupt_guests import PIT_THROUGH_PIC, PRIORITIES
-from conftest import open_or_skip
 
 CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]
 LINE = re.compile(r" *(\d+) \[(\d+\.\d{9})\] (vcpu\d+|-) +(\w+) +(.*)\n")

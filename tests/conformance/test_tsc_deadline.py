@@ -9,14 +9,32 @@ from conformance.interrupt_guests import console
 
 __all__ = ["chips"]
 
-TSC_DEADLINE = """
-main:
+NEED = """
+.macro need_deadlines           # says '-' where CPUID has none
     mov eax, 1
     push rbx
     cpuid
     pop rbx
     bt ecx, 24
-    jnc none
+    jc 1f
+    say '-'
+    done
+1:
+.endm
+"""
+
+
+def said(text: str, chips: dict[str, object], **more: object) -> bytes:
+    """What a guest prints; a skip where there are no TSC deadlines."""
+    printed = console(NEED + text, chips, **more)
+    if printed == b"-":
+        pytest.skip("these chips have no TSC deadline timer, and say so")
+    return printed
+
+
+TSC_DEADLINE = """
+main:
+    need_deadlines
     gate 0x40, tick
     lapic 0x320, 0x40040        # TSC deadline
     rdtsc
@@ -28,9 +46,6 @@ main:
     hlt
     say 'e'
     done
-none:
-    say '-'
-    done
 tick:
     say 't'
     end_of_interrupt
@@ -39,10 +54,7 @@ tick:
 
 
 def test_tsc_deadline_timer_where_cpuid_has_it(chips: dict[str, object]) -> None:
-    printed = console(TSC_DEADLINE, chips)
-    if printed == b"-":
-        pytest.skip("these chips have no TSC deadline timer, and say so")
-    assert printed == b"te"
+    assert said(TSC_DEADLINE, chips) == b"te"
 
 
 TSC_DEADLINES = """
@@ -62,12 +74,7 @@ TSC_DEADLINES = """
     deadline
 .endm
 main:
-    mov eax, 1
-    push rbx
-    cpuid
-    pop rbx
-    bt ecx, 24
-    jnc none
+    need_deadlines
     gate 0x40, tick
     in_future 1000000           # ignored: one-shot mode
     lapic 0x320, 0x40040        # TSC deadline
@@ -112,9 +119,6 @@ again:
 wrong:
     say '!'
     done
-none:
-    say '-'
-    done
 tick:
     rdtsc
     shl rdx, 32
@@ -133,12 +137,7 @@ DEADLINE_OF_ANOTHER = """
 .set AP, 0x2000
 .set COUNT, 0x5000
 main:
-    mov eax, 1
-    push rbx
-    cpuid
-    pop rbx
-    bt ecx, 24
-    jnc none
+    need_deadlines
     mov rsi, offset trampoline
     mov rdi, AP
     mov ecx, trampoline_end - trampoline
@@ -152,9 +151,6 @@ wait:
     test al, al
     jz wait
     say 'e'
-    done
-none:
-    say '-'
     done
 .code16
 .macro register msr, value
@@ -196,14 +192,8 @@ trampoline_end:
 
 
 def test_tsc_deadlines_are_never_early_and_disarm_themselves(chips: dict[str, object]) -> None:
-    printed = console(TSC_DEADLINES, chips)
-    if printed == b"-":
-        pytest.skip("these chips have no TSC deadline timer, and say so")
-    assert printed == b"rtttte"
+    assert said(TSC_DEADLINES, chips) == b"rtttte"
 
 
 def test_tsc_deadline_of_another_cpu_runs_out(chips: dict[str, object]) -> None:
-    printed = console(DEADLINE_OF_ANOTHER, chips, cpus=2)
-    if printed == b"-":
-        pytest.skip("these chips have no TSC deadline timer, and say so")
-    assert printed == b"te"
+    assert said(DEADLINE_OF_ANOTHER, chips, cpus=2) == b"te"

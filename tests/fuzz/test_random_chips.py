@@ -11,8 +11,8 @@ from belljar.engine import Engine
 from belljar.errors import FeatureUnsupported
 from belljar.machine import Machine
 from belljar.machine.config import IRQCHIPS
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 PORTS = (0x20, 0x21, 0xA0, 0xA1, 0x40, 0x41, 0x42, 0x43, 0x61)
 WIDTHS = ("al", "ax", "eax")

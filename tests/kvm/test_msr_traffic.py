@@ -16,8 +16,8 @@ from belljar.kvm.msr_traffic import ONLY_REFUSED, UNSEEN, may_move_apic, may_set
 from belljar.machine import End, Machine
 from belljar.observe.trace_kinds import KindTrace
 from belljar.x86.msr import Msr
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 RESULTS = 0x10_0000
 CANONICAL_NOT = 0x8000_0000_0000

@@ -9,8 +9,8 @@ import pytest
 from belljar.errors import ConfigurationError, FeatureUnsupported
 from belljar.exits import Exit, PortIo
 from belljar.machine import End, Machine
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 TICKS = """
 main:

@@ -17,8 +17,8 @@ from belljar.observe.explain import explain
 from belljar.observe.explain_html import explain_page
 from belljar.observe.explain_model import ChipFacts, Explanation
 from belljar.observe.explain_text import explain_lines, interrupt_lines
+from common import open_or_skip
 from conformance.assembly import guest
-from conftest import open_or_skip
 
 CHIPS = [("kvm", "kernel"), ("kvm", "split"), ("kvm", "user"), ("soft", "user")]
 

@@ -16,33 +16,11 @@ from bare_guest import (
     LongGuest,
     ProtectedGuest,
 )  # fmt: skip
+from guest_msrs import EFER, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE, LSTAR, STAR, TSC_AUX, rdmsr, wrmsr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from belljar.soft.processor import features
-
-R8, R9, R10, R11 = 8, 9, 10, 11
-SYSCALL_TARGET, USER_TARGET = 0x10100, 0x10200
-STAR, LSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX, EFER = (
-    0xC0000081, 0xC0000082, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103, 0xC0000080,
-)  # fmt: skip
-AC, IOPL3, ID, VIF, VIP = 1 << 18, 0x3000, 1 << 21, 1 << 19, 1 << 20
-
-
-def wrmsr(guest, index, value):
-    """Write an MSR as the guest does: the outcome."""
-    guest.cpu.put(RCX, index)
-    guest.cpu.put(RAX, value & 0xFFFFFFFF)
-    guest.cpu.put(RDX, value >> 32)
-    return guest.run("0f30 wrmsr\nf4 hlt")
-
-
-def rdmsr(guest, index):
-    """Read an MSR as the guest does; None if that faults."""
-    guest.cpu.put(RCX, index)
-    end = guest.run("0f32 rdmsr\nf4 hlt")
-    return None if end.vector else end.registers[RDX] << 32 | end.registers[RAX]
-
 
 # -- MSRs
 

@@ -18,14 +18,6 @@ from bare_guest import (
     ProtectedGuest,
 )  # fmt: skip
 
-R8, R9, R10, R11 = 8, 9, 10, 11
-SYSCALL_TARGET, USER_TARGET = 0x10100, 0x10200
-STAR, LSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX, EFER = (
-    0xC0000081, 0xC0000082, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103, 0xC0000080,
-)  # fmt: skip
-AC, IOPL3, ID, VIF, VIP = 1 << 18, 0x3000, 1 << 21, 1 << 19, 1 << 20
-
-
 # -- privilege
 
 

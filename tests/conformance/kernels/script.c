@@ -1,20 +1,7 @@
 /* Runs a program of register accesses, windows for interrupts and code on several CPUs, and prints what each step found.
    The program lies in the file behind a mark, where a test puts it (tests/oracles/scripts.py has the same numbers). */
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long u64;
-
-struct frame {
-    u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
-    u64 vector, error, rip, cs, rflags, rsp, ss;
-};
-
-struct gate {
-    u16 low, selector, kind, middle;
-    u32 high, reserved;
-};
+#include "basics.h"
 
 enum {
     OUT, IN, STORE, LOAD, WRITE_MSR, READ_MSR, WRITE_CR8, READ_CR8, WINDOW, HALT, DELAY, FLUSH, HANDLER, CODE, START, JOIN,
@@ -55,22 +42,6 @@ static struct { u64 top; u32 cpu; } stacks_of[STACKS];
 static volatile u32 stack_count;
 static u16 handlers[256];
 extern char idt_register[], vectors[], trampoline[], trampoline_end[];
-
-static inline u8 in8(u16 port) { u8 v; asm volatile("in %0, %1" : "=a"(v) : "Nd"(port)); return v; }
-static inline u16 in16(u16 port) { u16 v; asm volatile("in %0, %1" : "=a"(v) : "Nd"(port)); return v; }
-static inline u32 in32(u16 port) { u32 v; asm volatile("in %0, %1" : "=a"(v) : "Nd"(port)); return v; }
-static inline void out8(u16 port, u8 v) { asm volatile("out %1, %0" : : "a"(v), "Nd"(port) : "memory"); }
-static inline void out16(u16 port, u16 v) { asm volatile("out %1, %0" : : "a"(v), "Nd"(port) : "memory"); }
-static inline void out32(u16 port, u32 v) { asm volatile("out %1, %0" : : "a"(v), "Nd"(port) : "memory"); }
-static inline void relax(void) { asm volatile("pause" : : : "memory"); }
-static inline void chance(void) { in8(0x80); in8(0x80); }
-
-static inline u64 rdtsc(void)
-{
-    u32 low, high;
-    asm volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
-    return low | (u64)high << 32;
-}
 
 static void put(char byte)
 {
@@ -278,10 +249,9 @@ void interrupted(struct frame *frame)
 
 void ap_main(void)
 {
-    u32 a = 1, b, c = 0, d, mine;
+    u32 mine;
     u64 here;
-    asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    u32 me = b >> 24;
+    u32 me = cpuid(1, 0).b >> 24;
     struct cpu *cpu = &cpus[me];
     mine = __atomic_fetch_add(&stack_count, 1, __ATOMIC_SEQ_CST);
     stacks_of[mine].cpu = me;
@@ -302,7 +272,7 @@ void ap_main(void)
 
 static void set_gates(void)
 {
-    volatile struct gate *idt = 0;
+    volatile struct gate *idt = IDT;
     asm volatile("" : "+r"(idt));
     for (int vector = 0; vector < 256; vector++) {
         u64 address = (u64)vectors + 16 * vector;
