@@ -1,4 +1,4 @@
-"""Multiboot kernels of 64-bit code, made by gcc as such kernels are made: linked as ELF64, then called ELF32."""
+"""Multiboot kernels, made by gcc as such kernels are made: those of 64-bit code are linked as ELF64, then called ELF32."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 HERE = Path(__file__).parent / "kernels"
 
 FLAGS = (
-    "-m64", "-march=x86-64", "-std=gnu11", "-O1", "-masm=intel", "-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-fno-pie",
-    "-no-pie", "-mno-red-zone", "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none",
+    "-std=gnu11", "-O1", "-masm=intel", "-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-fno-pie",
+    "-no-pie", "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none",
     "-fno-asynchronous-unwind-tables", "-fno-strict-aliasing", "-Wall", "-Wno-main", "-Wa,--noexecstack",
     "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,-z,noexecstack", "-Wl,--no-warn-rwx-segments",
 )  # fmt: skip
+WIDE = ("-m64", "-march=x86-64", "-mno-red-zone")
+NARROW = ("-m32", "-march=i686")
 
 
 @cache
@@ -35,6 +37,14 @@ def plain_kernel(name: str, where: Path) -> Path:
 
 
 @cache
+def narrow_kernel(name: str, where: Path) -> Path:
+    """The file of a kernel of 32-bit code, all of it in kernels/NAME.c."""
+    file = where / name
+    _run("gcc", *FLAGS, *NARROW, f"-Wl,-T,{HERE / 'kernel.ld'}", "-o", str(file), str(HERE / f"{name}.c"))
+    return file
+
+
+@cache
 def script_kernel(where: Path) -> Path:
     """The file of the kernel that runs programs of `oracles.scripts`."""
     return _build("script", where, "kernel.ld", "boot.S", "script.c")
@@ -42,7 +52,9 @@ def script_kernel(where: Path) -> Path:
 
 def _build(name: str, where: Path, script: str, *sources: str) -> Path:
     linked, file = where / f"{name}.elf64", where / name
-    _run("gcc", *FLAGS, f"-Wl,-T,{HERE / script}", "-o", str(linked), *(str(HERE / source) for source in sources))
+    _run(
+        "gcc", *FLAGS, *WIDE, f"-Wl,-T,{HERE / script}", "-o", str(linked), *(str(HERE / source) for source in sources)
+    )
     _run("objcopy", "-O", "elf32-i386", str(linked), str(file))
     return file
 

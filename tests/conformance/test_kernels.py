@@ -12,7 +12,7 @@ from belljar.engine import Engine
 from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
 from conformance.chips import chips
-from conformance.kernels import kernel, low_kernel, plain_kernel
+from conformance.kernels import kernel, low_kernel, narrow_kernel, plain_kernel
 
 __all__ = ["chips"]
 
@@ -224,6 +224,17 @@ def test_a_kernel_of_32_bits_starts_another_cpu(engine: Engine, built: Path) -> 
         if engine.name == "kvm" and result.end is End.CRASH and not machine.console:
             pytest.skip("this host's KVM has no paging outside long mode")
         assert (result.end, result.status, machine.console) == (End.DEBUG_EXIT, PASSED, b"pgoicClhrL\n")
+
+
+def test_a_kernel_of_32_bits_has_events_faults_and_users_kept_apart(engine: Engine, built: Path) -> None:
+    with Machine(narrow_kernel("narrow", built), engine=engine, test_device=True) as machine:
+        result = machine.run(timeout=30)
+        if engine.name == "kvm" and result.end is End.CRASH and not machine.console:
+            pytest.skip("this host's KVM has no paging outside long mode")
+        lines = machine.console.decode().splitlines()
+        assert [line for line in lines if line.startswith("BAD")] == []
+        assert (result.end, result.status) == (End.DEBUG_EXIT, PASSED)
+        assert lines[-1] == "ok with SMAP, without CR0.WP not even read"
 
 
 def test_code_without_a_header_may_have_the_test_device_too(engine: Engine) -> None:
