@@ -172,6 +172,11 @@ def test_what_supervisors_keep_from_users_is_kept(engine: Engine, built: Path) -
     assert "ok the levels of paging do not change in 64-bit mode" in lines
 
 
+def test_tagged_addresses_are_none(engine: Engine, built: Path) -> None:
+    lines = run("privileges", built, {"engine": engine}, command_line="-", of_the_host=True)
+    assert "linear-address masking" in lines or "ok a tagged address" in lines
+
+
 @pytest.mark.parametrize("clock", ["instructions", "host"])
 @pytest.mark.parametrize("cpus", [1, 2, 4])
 def test_hypervs_interface_is_what_kernels_count_on(engine: Engine, built: Path, cpus: int, clock: str) -> None:

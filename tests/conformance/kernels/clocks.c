@@ -3,7 +3,7 @@ faults are switched on, too: whoever has all memory at hand must stand it. The c
 
 #include "kit.h"
 
-enum { WALL_CLOCK = 0x4B564D00, SYSTEM_TIME = 0x4B564D01, ASYNC_PF = 0x4B564D02, STABLE = 1 };
+enum { WALL_CLOCK = 0x4B564D00, SYSTEM_TIME = 0x4B564D01, ASYNC_PF = 0x4B564D02, ASYNC_PF_INT = 0x4B564D06, STABLE = 1 };
 
 struct time_info { u32 version, pad; u64 tsc, nanoseconds; u32 multiplier; signed char shift; u8 flags, pad2[2]; };
 struct wall { u32 version, seconds, nanoseconds; };
@@ -102,6 +102,11 @@ int main(void)
     if (cpuid(0x40000001, 0).a >> 4 & 1) {
         wrmsr(ASYNC_PF, (u64)reason | 3);
         check(rdmsr(ASYNC_PF) == ((u64)reason | 3), "asynchronous page faults");
+        if (cpuid(0x40000001, 0).a >> 14 & 1) {
+            wrmsr(ASYNC_PF_INT, 0xF3);
+            wrmsr(ASYNC_PF, (u64)reason | 0xB);
+            check(rdmsr(ASYNC_PF) == ((u64)reason | 0xB) && rdmsr(ASYNC_PF_INT) == 0xF3, "with interrupts when pages are there");
+        }
         wrmsr(ASYNC_PF, 0);
     }
     put("warps ");

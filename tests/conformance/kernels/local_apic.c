@@ -76,6 +76,70 @@ static void ipis(int cpus)
     check(counted == cpus, "broadcast by shorthand");
 }
 
+/* -- registers as MSRs ----------------------------------------------------------------------------------------------- */
+
+static u32 chosen;
+static void write_chosen(u64 value) { wrmsr(chosen, value); }
+static void read_chosen(u64 unused) { rdmsr(chosen); }
+
+enum { READ = 1, WRITE = 2 };
+
+/* SDM 3A table 11-6: what x2APIC mode has of an offset. */
+static int semantics(u32 offset)
+{
+    switch (offset) {
+    case 0x20: case 0x30: case 0xA0: case 0xD0: case 0x100 ... 0x270: case 0x390:
+        return READ;
+    case 0x80: case 0xF0: case 0x280: case 0x300: case 0x320 ... 0x380: case 0x3E0:
+        return READ | WRITE;
+    case 0xB0: case 0x3F0:
+        return WRITE;
+    case 0x2F0:
+        return (apic_read(APIC_VERSION) >> 16 & 0xFF) >= 6 ? READ | WRITE : 0;
+    }
+    return 0;
+}
+
+static void registers(int on, const char *what)
+{
+    int right = 1;
+    for (u32 offset = 0; offset < 0x1000; offset += 0x10) {
+        int may = on ? semantics(offset) : 0;
+        chosen = 0x800 + offset / 16;
+        right &= may & WRITE || faults(write_chosen, 0) == 13;
+        right &= may & READ || faults(read_chosen, 0) == 13;
+        right &= (on && offset == APIC_ICR) || faults(write_chosen, -1ul) == 13; /* 64 bits of which only ICR has */
+        if (may == (READ | WRITE)) {
+            u64 value = rdmsr(chosen);
+            right &= !faults(write_chosen, value) && rdmsr(chosen) == value;
+        } else if (may == WRITE) {
+            right &= !faults(write_chosen, 0);
+        } else if (may == READ) {
+            right &= !(rdmsr(chosen) >> 32);
+        }
+    }
+    chosen = 0x83F;
+    right &= faults(write_chosen, 0x100) == 13 && faults(write_chosen, 0xFF000000) == 13;
+    check(right, what);
+}
+
+static void registers_as_msrs(void)
+{
+    set_up();
+    registers(0, "no MSRs in xAPIC mode");
+    if (!(cpuid(1, 0).c >> 21 & 1))
+        return;
+    use_x2apic();
+    registers(1, "MSRs in x2APIC mode");
+    for (u32 offset = 0; offset < 0x1000; offset++)
+        *(volatile u8 *)(0xFEE00000ul + offset) = 0xFF;
+    set_cr8(15);
+    check(REGISTER(0xFEE00000, APIC_VERSION) == 0xFFFFFFFF && REGISTER(0xFEE00000, APIC_TPR) == 0xFFFFFFFF && cr8() == 15,
+          "and no page");
+    set_cr8(0);
+    set_up();
+}
+
 /* -- destinations of xAPICs ----------------------------------------------------------------------------------------- */
 
 #define CLUSTERS (1ul << 32)
@@ -296,6 +360,7 @@ int main(void)
     set_up();
     modes();
     moving();
+    registers_as_msrs();
     int cpus = start_others();
     handle(0xF1, count);
     ipis(cpus);

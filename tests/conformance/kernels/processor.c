@@ -108,6 +108,15 @@ static void resume_flag(void)
     handle(6, 0);
 }
 
+static void rdpmc(u64 counter) { asm volatile("rdpmc" : : "c"((u32)counter) : "eax", "edx"); }
+static void forced_emulation(u64 unused) { asm volatile("ud2\n.ascii \"kvm\"\nnop"); }
+
+/* ENDBR64, RDSSPQ and a jump with NOTRACK: compilers write them for all processors, for which they are NOPs (SDM 1 17.1.3). */
+static void branch_tracking(u64 unused)
+{
+    asm volatile(".byte 0xF3, 0x0F, 0x1E, 0xFA, 0xF3, 0x48, 0x0F, 0x1E, 0xC8\nlea rax, [rip + 1f]\n.byte 0x3E, 0xFF, 0xE0\n1:" : : : "rax");
+}
+
 static void clflush(u64 gva) { asm volatile("clflush [%0]" : : "r"(gva)); }
 static void sfence(u64 gva) { asm volatile("sfence"); }
 static void mfence(u64 gva) { asm volatile("mfence"); }
@@ -133,6 +142,13 @@ static void as_announced(void)
     check((faults(clflushopt, here) == 6) != (seven.b >> 23 & 1), "CLFLUSHOPT");
     check((faults(clwb, here) == 6) != (seven.b >> 24 & 1), "CLWB");
     check(faults(bad_clwb, here) == 6, "CLWB of a register");
+    check(!faults(branch_tracking, 0), "NOPs of branch tracking");
+    check(faults(rdpmc, 64) == 13, "a performance counter that there is not");
+    check(faults(forced_emulation, 0) == 6, "no emulation by force");
+    if (!(seven.d >> 26 & 1) && !(cpuid(0x80000008, 0).b >> 12 & 1))
+        check(faults(read_msr, 0x48) == 13 && refuses(0x48, 0) && refuses(0x49, 0) && refuses(0x49, 1), "speculation's MSRs");
+    if (!(seven.d >> 28 & 1))
+        check(refuses(0x10B, 0) && refuses(0x10B, 1), "IA32_FLUSH_CMD");
     check((faults(pcommit, here) == 6) != (seven.b >> 22 & 1), "PCOMMIT");
     if (!(cpuid(0x80000008, 0).b >> 4 & 1))
         check(faults(rdpru, 0) == 6, "RDPRU");
