@@ -38,13 +38,17 @@ INTERRUPTS = {
     "belljar.machine": (
         "host_turns own_interrupts seat split_interrupts split_seat timer_thread turn turn_clock turn_interrupts turn_lock"
     ),
-    "belljar.soft.hypervisor": "answers events exit_log vcpu vcpu_events vcpu_state window",
+    "belljar.soft.hypervisor": "answers device_page events exit_log requests vcpu vcpu_events vcpu_state window",
     "belljar.soft.hypervisor.handlers": "ends memory ports privileged",
 }
 """From a timer's deadline to the vCPU's entry, and back from the end of interrupt. They are one unit, in which calls are C's."""
 
 MYPY = ["--ignore-missing-imports"]
 """Libraries may not be there yet. Whether types are right in the strict sense is asked by `make lint`."""
+
+
+DIRECT = ("-fno-plt",)
+"""Calls into Python's library need no stub each: stubs are as many cache lines, which are cold whenever a guest has idled."""
 
 
 def source(module: str) -> str:
@@ -54,7 +58,7 @@ def source(module: str) -> str:
 
 def extension(module: str, *flags: str) -> Extension:
     """An extension module made from `src/<module path>.py`, optimized as the hot path needs."""
-    return Extension(module, [source(module)], extra_compile_args=["-O2", "-g0", *flags])
+    return Extension(module, [source(module)], extra_compile_args=["-O2", "-g0", *DIRECT, *flags])
 
 
 def assemble_processor() -> None:
@@ -88,6 +92,7 @@ def interrupts() -> list[Extension]:
         # A change of a comment changes no C; the unit is not to be older than its sources all the same.
         if each.name.endswith("__mypyc"):
             each.depends = typed
+            each.extra_compile_args = [*each.extra_compile_args, *DIRECT]
     return compiled
 
 

@@ -124,7 +124,7 @@ def test_messages_reach_the_same_apics(
         ours = []
         for lapic in chips.lapics.values():
             ours.append(bool(lapic.vectors.irr >> VECTOR & 1))
-            lapic.vectors.irr = 0
+            lapic.vectors.restore({**lapic.vectors.state(), "irr": bytes(32)})
         assert ours == theirs, (hex(destination), logical)
 
 

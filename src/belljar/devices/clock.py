@@ -6,9 +6,8 @@ Both run due timers in the order of their deadlines, ties in the order in which 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from time import monotonic_ns
 from typing import Final, Protocol
 
 from belljar.errors import ConfigurationError
@@ -23,8 +22,8 @@ HOST_MIN_TICK_NS: Final = 200_000
 """The same on the host's clock, where vCPUs may be slow and a tick must leave them time for more than itself. KVM's limit,
 `min_timer_period_us`, is the same by default."""
 
-_ENOUGH_STALE: Final = 64
-
+MONOTONIC_NS: Final[Callable[[], int]] = monotonic_ns
+"""time.monotonic_ns(): compiled code would look it up by its names at each call."""
 
 NEVER: Final = (1 << 62) - 1
 """Later than every deadline that a device can ask for: deadlines are cut to it."""
@@ -33,13 +32,14 @@ NEVER: Final = (1 << 62) - 1
 class Timer:
     """An appointment that can be made again and again. `deadline_ns` is when, `active` whether it is still to come."""
 
-    __slots__ = ("_queue", "age", "callback", "deadline_ns")
+    __slots__ = ("_queue", "age", "callback", "deadline_ns", "later")
 
     def __init__(self, queue: TimerQueue, callback: Callable[[], None]) -> None:
         self._queue = queue
         self.callback = callback
         self.deadline_ns = NEVER
-        self.age = 0  # tells its present entry in the queue from earlier ones; 0: not active
+        self.age = 0  # how many were set before it, and it; 0: not active
+        self.later: Timer | None = None  # the next that is due, while it is active
 
     @property
     def active(self) -> bool:
@@ -53,7 +53,6 @@ class Timer:
     def cancel(self) -> None:
         """Do not run it any more. Harmless when repeated, or when it has run."""
         if self.age:
-            self.age = 0
             self._queue.forget(self)
 
 
@@ -84,16 +83,16 @@ class TimerWatch(Protocol):
 
 
 class TimerQueue:
-    """Timers ordered by deadline, then by age. Stale entries are swept, so that re-arming for ever needs no more memory.
+    """The timers that are set, by deadline, then by age, each pointing to the next: a machine has a handful, and one or two
+    are set at a time, so that going along them takes less than keeping a heap in order.
 
     `first_ns` is when the earliest is due, NEVER if there is none. `earlier` is called when one is set that is due before
     all others.
     """
 
     def __init__(self, earlier: Callable[[], None] | None = None) -> None:
-        self._heap: list[tuple[int, int, Timer]] = []
+        self._first: Timer | None = None
         self._made = 0
-        self._stale = 0
         self._earlier = earlier
         self.first_ns = NEVER
         self.watch: TimerWatch | None = None
@@ -101,12 +100,19 @@ class TimerQueue:
     def add(self, timer: Timer, deadline_ns: int) -> None:
         """Set a timer."""
         if timer.age:
-            timer.cancel()
+            self.forget(timer)
         if deadline_ns > NEVER:
             deadline_ns = NEVER
         self._made = timer.age = self._made + 1
         timer.deadline_ns = deadline_ns
-        heappush(self._heap, (deadline_ns, timer.age, timer))
+        before, after = None, self._first
+        while after is not None and after.deadline_ns <= deadline_ns:
+            before, after = after, after.later
+        timer.later = after
+        if before is None:
+            self._first = timer
+        else:
+            before.later = timer
         if self.watch is not None:
             self.watch.armed(timer)
         if deadline_ns < self.first_ns:
@@ -115,52 +121,57 @@ class TimerQueue:
                 self._earlier()
 
     def forget(self, timer: Timer) -> None:
-        """A timer was cancelled."""
-        self._stale += 1
-        if self._stale > _ENOUGH_STALE and self._stale * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].age == entry[1]]
-            heapify(self._heap)
-            self._stale = 0
+        """A timer is not to run any more."""
+        self._take_out(timer)
         if timer.deadline_ns == self.first_ns:
             self._find_first()
 
+    def _take_out(self, timer: Timer) -> None:
+        before = self._first
+        if before is timer:
+            self._first = timer.later
+        while before is not None:
+            if before.later is timer:
+                before.later = timer.later
+                break
+            before = before.later
+        timer.later = None
+        timer.age = 0
+
     def _find_first(self) -> None:
-        heap = self._heap
-        while heap and heap[0][2].age != heap[0][1]:
-            heappop(heap)
-            self._stale -= 1
-        self.first_ns = heap[0][0] if heap else NEVER
+        first = self._first
+        self.first_ns = NEVER if first is None else first.deadline_ns
 
     def run_due(self, now_ns: int) -> int:
         """Run what is due at `now_ns` and was there when the call began; how many ran."""
         newest = self._made
-        later = []
         ran = 0
-        while self._heap and self._heap[0][0] <= now_ns:  # what a callback adds may be a new list
-            entry = heappop(self._heap)
-            timer = entry[2]
-            if timer.age != entry[1]:
-                self._stale -= 1
-            elif entry[1] > newest:
-                later.append(entry)  # set by a callback: its turn comes with the next call, so that every call ends
-            else:
-                ran += 1
-                if self.watch is not None:
-                    self.watch.expired(timer)
-                timer.age = 0
-                timer.callback()
-        for entry in later:
-            heappush(self._heap, entry)
+        timer = self._first
+        while timer is not None and timer.deadline_ns <= now_ns:
+            if timer.age > newest:  # set by a callback: its turn comes with the next call, so that every call ends
+                timer = timer.later
+                continue
+            ran += 1
+            if self.watch is not None:
+                self.watch.expired(timer)
+            self._take_out(timer)
+            timer.callback()
+            timer = self._first
         self._find_first()
         return ran
 
     def active(self) -> list[Timer]:
-        """The timers that are set."""
-        return [timer for _, age, timer in self._heap if timer.age == age]
+        """The timers that are set, by deadline."""
+        timers = []
+        timer = self._first
+        while timer is not None:
+            timers.append(timer)
+            timer = timer.later
+        return timers
 
     def __len__(self) -> int:
-        """How many entries are kept, stale ones included."""
-        return len(self._heap)
+        """How many are set."""
+        return len(self.active())
 
 
 class QueueClock:
@@ -225,7 +236,7 @@ class HostClock(QueueClock):
         self,
         now_ns: int = 0,
         *,
-        source: Callable[[], int] = time.monotonic_ns,
+        source: Callable[[], int] = monotonic_ns,
         earlier: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(earlier)

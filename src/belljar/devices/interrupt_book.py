@@ -10,6 +10,8 @@ from belljar.devices.interrupt_counts import InterruptCount, InterruptCounts
 from belljar.devices.interrupt_watch import Outcome
 from belljar.x86.vectors import Vector
 
+VECTORS: Final = 256
+
 RESERVED: Final = int(DeliveryMode.RESERVED)
 NMI: Final = int(Vector.NMI)
 """By plain numbers, which are looked up faster."""
@@ -22,7 +24,8 @@ class InterruptBook:
         self._cpu = cpu
         self._clock = clock
         self._counts = counts
-        self._waiting: dict[int, tuple[InterruptCount, int]] = {}
+        self._waiting: list[InterruptCount | None] = [None] * VECTORS  # by vector: what a request counts for
+        self._since_ns = [0] * VECTORS
         self._nmis: list[tuple[InterruptCount, int]] = []
         self._recent: InterruptCount | None = None  # the same interrupt comes most often
 
@@ -33,7 +36,8 @@ class InterruptBook:
             entry = self._recent = counts.entry(source, vector)
         entry.raised += 1
         if fresh:
-            self._waiting[vector] = entry, self._clock.now_ns()
+            self._waiting[vector] = entry
+            self._since_ns[vector] = self._clock.now_ns()
         else:
             entry.merged += 1
         if counts.watch is not None:
@@ -49,11 +53,15 @@ class InterruptBook:
 
     def taken(self, vector: int) -> None:
         """The vCPU took a request."""
-        now_ns, waiting, counts = self._clock.now_ns(), self._waiting, self._counts
-        entry, since_ns = waiting.pop(vector) if vector in waiting else (counts.entry("restored", vector), now_ns)
-        entry.taken(self._cpu, now_ns - since_ns)
+        entry, counts, latency_ns = self._waiting[vector], self._counts, 0
+        if entry is None:
+            entry = counts.entry("restored", vector)
+        else:
+            self._waiting[vector] = None
+            latency_ns = self._clock.now_ns() - self._since_ns[vector]
+        entry.taken(self._cpu, latency_ns)
         if counts.watch is not None:
-            counts.watch.taken(self._cpu, "lapic", vector, entry.source, now_ns - since_ns)
+            counts.watch.taken(self._cpu, "lapic", vector, entry.source, latency_ns)
 
     def spurious(self, vector: int) -> None:
         """The vCPU wanted one that was gone."""
@@ -92,11 +100,12 @@ class InterruptBook:
 
     def lose(self) -> None:
         """A reset: what waits is lost."""
-        for entry, _ in self._waiting.values():
-            entry.lost += 1
-        self._waiting.clear()
+        for entry in self._waiting:
+            if entry is not None:
+                entry.lost += 1
+        self._waiting = [None] * VECTORS
 
     def forget(self) -> None:
         """Another state was restored: what waits in that has no history."""
-        self._waiting.clear()
+        self._waiting = [None] * VECTORS
         self._nmis.clear()

@@ -23,7 +23,7 @@ class InterruptCount:
     Latency is from acceptance by an interrupt chip to the vCPU's acknowledgement, in the machine's time.
     """
 
-    __slots__ = ("by_cpu", "latency", "lost", "merged", "raised", "source", "spurious", "vector")
+    __slots__ = ("_by_cpu", "_more", "_taker", "latency", "lost", "merged", "raised", "source", "spurious", "vector")
 
     def __init__(self, source: str, vector: int) -> None:
         self.source = source
@@ -35,9 +35,15 @@ class InterruptCount:
         """How many no local APIC took."""
         self.spurious = 0
         """How often a vCPU was given this vector though nothing was there any more."""
-        self.by_cpu: dict[int, int] = {}
-        """How many each vCPU took."""
+        self._by_cpu: dict[int, int] = {}
+        self._taker = self._more = 0  # the vCPU that takes it now, and how many it took beside those counted above
         self.latency = LatencyHistogram()
+
+    @property
+    def by_cpu(self) -> dict[int, int]:
+        """How many each vCPU took."""
+        self._settle()
+        return self._by_cpu
 
     @property
     def count(self) -> int:
@@ -46,12 +52,16 @@ class InterruptCount:
 
     def taken(self, cpu: int, latency_ns: int) -> None:
         """A vCPU acknowledged it after `latency_ns`."""
-        by_cpu = self.by_cpu
-        if cpu in by_cpu:
-            by_cpu[cpu] += 1
-        else:
-            by_cpu[cpu] = 1
+        if cpu != self._taker:
+            self._settle()
+            self._taker = cpu
+        self._more += 1
         self.latency.add(latency_ns)
+
+    def _settle(self) -> None:
+        if self._more:
+            self._by_cpu[self._taker] = self._by_cpu.get(self._taker, 0) + self._more
+            self._more = 0
 
 
 class InterruptCounts:

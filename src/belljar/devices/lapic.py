@@ -42,6 +42,8 @@ from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
 
 _LVT_TIMER: Final = int(Reg.LVT_TIMER)
+_LVT_END: Final = 1 + int(max(LVT_WRITABLE))
+_EOI: Final = int(Reg.EOI)
 _LINTS: Final = (Reg.LVT_LINT0, Reg.LVT_LINT1)
 
 
@@ -108,11 +110,11 @@ class Lapic:
         self.task_priority_written: Callable[[int], None] = _ignore
         """Called when the guest writes TPR, but not for MOV CR8."""
         self._place(regs.LAPIC_GPA | regs.BASE_ENABLED | (regs.BASE_BSP if bsp else 0))
-        self.lvt: dict[int, int] = {}
+        self.lvt: list[int] = []
+        """The local vector table, by register number; other places mean nothing."""
         self._writers: dict[int, Callable[[int], None]] = {
             Reg.ID: self._write_id,
             Reg.TPR: self._write_tpr,
-            Reg.EOI: self._write_eoi,
             Reg.LDR: self._write_ldr,
             Reg.DFR: self._write_dfr,
             Reg.SVR: self._write_svr,
@@ -146,7 +148,7 @@ class Lapic:
         self.icr.value = 0
         self.extint = False
         self.arbitrated = 0
-        self.lvt = dict.fromkeys(self._lvt_registers, LVT_MASKED)
+        self.lvt = [LVT_MASKED] * _LVT_END
         if self._virtual_wire:
             self.lvt[Reg.LVT_LINT0] = DeliveryMode.EXTINT << MODE_SHIFT
         self._update_timer()
@@ -189,7 +191,7 @@ class Lapic:
 
     def has_interrupt(self) -> bool:
         """Whether there is a maskable interrupt for the vCPU now."""
-        if self.vectors.irr and self.base & regs.BASE_ENABLED and self.vectors.deliverable() >= 0:
+        if self.vectors.deliverable() >= 0 and self.base & regs.BASE_ENABLED:
             return True
         return self.has_extint()
 
@@ -246,7 +248,7 @@ class Lapic:
         self.task_priority_written(self.vectors.tpr)
 
     def _offer(self) -> None:
-        if self.vectors.irr and self.vectors.deliverable() >= 0:
+        if self.vectors.deliverable() >= 0:
             self._wake()
 
     # -- what comes from the bus -----------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ class Lapic:
 
     def raise_local(self, register: Reg) -> None:
         """An event with an entry in the local vector table, such as `Reg.LVT_PERF`, `LVT_THERMAL` or `LVT_CMCI`."""
-        entry = self.lvt.get(register, LVT_MASKED)
+        entry = self.lvt[register]
         if entry & LVT_MASKED or not self.present:
             return
         delivery = entry >> MODE_SHIFT & MODE_MASK
@@ -372,7 +374,7 @@ class Lapic:
         """A register's value (32 bits; ICR's lower half); None where there is none to be read."""
         if self.settle is not None:
             self.settle()
-        if index in self.lvt:
+        if index in self._lvt_registers:
             return self.lvt[index]
         if Reg.ISR <= index < Reg.ESR:
             which, word = divmod(index - Reg.ISR, 8)
@@ -399,6 +401,9 @@ class Lapic:
         """Set a register (32 bits); False if there is none to be written."""
         if self.settle is not None:
             self.settle()
+        if index == _EOI:  # once an interrupt
+            self._write_eoi(value)
+            return True
         writer = self._writers.get(index)
         if writer is None:
             return False
@@ -427,7 +432,7 @@ class Lapic:
     def _write_svr(self, value: int) -> None:
         self.svr = value & self._svr_writable
         if not self.svr & regs.SVR_ENABLED:
-            for register in self.lvt:
+            for register in self._lvt_registers:
                 self.lvt[register] |= LVT_MASKED
             self._update_timer()
 
@@ -437,7 +442,7 @@ class Lapic:
             return
         if self._book is not None:
             self._book.ended(vector)
-        if self.vectors.tmr >> vector & 1:
+        if self.vectors.tmr and self.vectors.tmr >> vector & 1:
             entry = self.lvt[Reg.LVT_LINT0]
             if entry & LVT_REMOTE_IRR and entry & VECTOR_MASK == vector:
                 self.lvt[Reg.LVT_LINT0] = entry & ~LVT_REMOTE_IRR
@@ -447,8 +452,7 @@ class Lapic:
                 self._bus.end_of_interrupt(vector)
         if self.ended is not None:
             self.ended(vector)
-        if self.vectors.irr:
-            self._offer()
+        self._offer()
 
     def _lvt_writer(self, register: Reg) -> Callable[[int], None]:
         def write(value: int) -> None:
@@ -501,7 +505,7 @@ class Lapic:
             "extint": int(self.extint),
             "arbitrated": self.arbitrated,
             "lint": [int(level) for level in self._lint_level],
-            "lvt": list(self.lvt.values()),
+            "lvt": [self.lvt[register] for register in self._lvt_registers],
             "vectors": self.vectors.state(),
             "timer": self.timer.state(),
             "signals": self.signals.state(),
@@ -514,7 +518,8 @@ class Lapic:
         self.svr, self.esr, self._errors, self.icr.value = state["svr"], state["esr"], state["errors"], state["icr"]
         self.extint, self.arbitrated = bool(state["extint"]), state["arbitrated"]
         self._lint_level = [bool(level) for level in state["lint"]]
-        self.lvt = {int(register): entry for register, entry in zip(self._lvt_registers, state["lvt"], strict=True)}
+        for register, entry in zip(self._lvt_registers, state["lvt"], strict=True):
+            self.lvt[register] = entry
         if self._book is not None:
             self._book.forget()
         self.vectors.restore(state["vectors"])

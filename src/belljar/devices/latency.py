@@ -36,7 +36,10 @@ class LatencyHistogram:
         """One more; below 0 counts as 0, beyond 64 bits goes into the last bucket."""
         if duration_ns < 0:
             duration_ns = 0
-        bits = duration_ns.bit_length()
+        bits, rest = 0, duration_ns
+        while rest:  # its bit length: counted like this it needs no call into Python
+            rest >>= 1
+            bits += 1
         self.buckets[bits if bits < BUCKETS else BUCKETS - 1] += 1
         self.sum_ns += duration_ns
         if duration_ns > self.max_ns:

@@ -51,8 +51,8 @@ class LapicFace:
     def can_skip_eoi(self) -> bool:
         """Edge-triggered, and no other interrupt waits."""
         vectors = self._lapic.vectors
-        in_service = vectors.isr.bit_length() - 1
-        return in_service >= 0 and not vectors.irr and not vectors.tmr >> in_service & 1
+        serving = vectors.serving()
+        return serving >= 0 and not vectors.waits() and not vectors.tmr >> serving & 1
 
     def raise_interrupt(self, vector: int, source: str) -> bool:
         """A fixed, edge-triggered interrupt."""

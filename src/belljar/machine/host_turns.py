@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from belljar.devices.bus import Bus
+from belljar.devices.clock import MONOTONIC_NS
 from belljar.exits import ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import (
@@ -59,7 +58,7 @@ class HostTurns(TurnInterrupts):
             if turn.over():
                 return INTERRUPTED
             while True:
-                now_ns = time.monotonic_ns()
+                now_ns = MONOTONIC_NS()
                 clock.run_due_at(now_ns)
                 if turns.callers or self._attention:
                     self._attend()

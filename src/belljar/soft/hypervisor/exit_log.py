@@ -46,6 +46,11 @@ class ExitLog:
         self.counts[exit.reason] += 1
         self.made = exit
 
+    def ended(self, reason: int, exit: Exit) -> None:
+        """The same, for a caller who knows the reason's number."""
+        self.counts[reason] += 1
+        self.made = exit
+
     def show(self, exit: Exit) -> None:
         """An exit that was counted already is the last one again."""
         self.made = exit

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from belljar.soft.hypervisor.paravirt.interfaces import Interfaces
     from belljar.watching import ExitWatch
 
+GET_IDENT: Final = get_ident
+"""Compiled code would look it up by its name at each call."""
+
+FIRST_CHUNK: Final = 1_000
+"""Instructions of a run without a limit that come before all others: most runs wait for interrupts again after fewer."""
+
 CHUNK: Final = 5_000
 """Instructions until the first look at the clock."""
 
@@ -65,6 +71,8 @@ CARRIED_OUT: Final = 0x100000
 SHORTEST_RUN: Final = 64
 """Instructions in a run for which setting out for more than one entry would be dear."""
 PAUSE_LIMIT: Final = int(Reason.PAUSE_LIMIT)
+HLT: Final = int(ExitReason.HLT)
+HLT_EXIT: Final = ExitReason.HLT
 INSTRUCTION_LIMIT: Final = int(ExitReason.INSTRUCTION_LIMIT)
 LIMIT_REACHED: Final = ExitReason.INSTRUCTION_LIMIT
 PAUSE_BUDGET: Final = int(Reason.PAUSE_BUDGET)
@@ -84,6 +92,7 @@ class SoftVcpu(VcpuState):
         self.shared = Shared(mmu) if shared is None else shared
         self.log = ExitLog(index)
         self.window = DeviceWindow(mmu, self)
+        self._device_page = mmu.device_page
         self.debug = DebugControl()
         self.bus = cast(Bus, None)  # until the first run
         self.reporting = False
@@ -197,14 +206,14 @@ class SoftVcpu(VcpuState):
     ) -> ExitReason:
         """`run`, but for the shortest way. `begun`: why the processor came back already; -1: not entered."""
         reporting = single_exit or observer is not None
-        self.runner = get_ident()
+        self.runner = GET_IDENT()
         try:
             if self.requests.waiting:
                 self.requests.serve()
             if bus is not self.bus:
                 self.bus = self.window.bus = bus
             self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
-            if instructions is not None and instructions > 0 and not reporting and not self._careful:
+            if not reporting and not self._careful and (instructions is None or instructions > 0):
                 return self._run_unseen(deadline_ns, instructions, begun)
             self.memory.host_changed()
             if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
@@ -223,15 +232,15 @@ class SoftVcpu(VcpuState):
         log.made = self._limit_reached
         return LIMIT_REACHED
 
-    def _run_unseen(self, deadline_ns: int | None, instructions: int, begun: int) -> ExitReason:
+    def _run_unseen(self, deadline_ns: int | None, instructions: int | None, begun: int) -> ExitReason:
         """A run that nobody looks at. In its first chunk, accesses to the device's page that was touched last are served on
         the way: most runs are from one interrupt to the next, and come to no more.
 
         `begun`: why the processor came back already; -1: not entered.
         """
         if begun < 0:
-            chunk = instructions if instructions < CHUNK else CHUNK
-            window, device_gpa = self.window, self.mmu.device_gpa
+            chunk = FIRST_CHUNK if instructions is None else min(instructions, CHUNK)
+            window, device_gpa = self.window, self._device_page.gpa
             if device_gpa >= 0:
                 window.device_gpa = device_gpa
                 begun = self.processor.enter_exactly(chunk, window, device_gpa)
@@ -250,7 +259,13 @@ class SoftVcpu(VcpuState):
                 ended, begun = self.carried_out(begun - CARRIED_OUT), PAUSE_BUDGET
             if ended is not None:
                 return ended
-        return self._run_counting(deadline_ns, instructions, begun)
+        if instructions is not None:
+            return self._run_counting(deadline_ns, instructions, begun)
+        if begun != PAUSE_BUDGET:
+            ended = self._serve(begun)
+            if ended is not None:
+                return ended
+        return self._run_freely(deadline_ns)
 
     def _failed(self, error: VmxError) -> EngineError:
         return EngineError(f"VM entry of vCPU {self.index} failed: {error}")
@@ -381,6 +396,14 @@ class SoftVcpu(VcpuState):
         if self._observer is not None:
             self._observer(exit)
         return exit.reason
+
+    def end_halted(self) -> ExitReason:
+        """The run ends with a HLT, as most do."""
+        halted = self.halted
+        self.log.ended(HLT, halted)
+        if self._observer is not None:
+            self._observer(halted)
+        return HLT_EXIT
 
     def show_deliveries(self) -> None:
         """From now on, a run also ends (INSTRUCTION_LIMIT) when an exception was delivered, before its handler runs."""

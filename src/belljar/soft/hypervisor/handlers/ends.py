@@ -29,7 +29,7 @@ def halt(vcpu: SoftVcpu) -> ExitReason | None:
     """HLT: the run ends behind it, unless its own single-step trap ends the halt."""
     if vcpu.processor.take_halt():
         return None
-    return vcpu.end(vcpu.halted)
+    return vcpu.end_halted()
 
 
 def behind(vcpu: SoftVcpu) -> ExitReason | None:

@@ -32,7 +32,7 @@ def violation(vcpu: SoftVcpu) -> ExitReason | None:
     elif qualification & NMI_UNBLOCKED:
         block_nmis(processor)
     gpa = processor.exit_gpa
-    if gpa & PAGE_MASK == mmu.device_gpa or mmu.is_device(gpa):
+    if gpa & PAGE_MASK == mmu.device_page.gpa or mmu.is_device(gpa):
         reason = vcpu.carry_out(gpa & PAGE_MASK)
     elif mmu.resolve(gpa, qualification & ACCESS):
         return None

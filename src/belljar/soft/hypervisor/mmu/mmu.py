@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from belljar.engine import MemoryRegion
 from belljar.errors import EngineError
 from belljar.soft.hypervisor.controls import PHYSICAL_BITS
+from belljar.soft.hypervisor.device_page import NOWHERE, DevicePage
 from belljar.soft.hypervisor.mmu.tables import EPT_EXECUTE, EPT_READ, EPT_RWX, EPT_WRITE, PAGE_SIZE, EptTables, PagePool
 from belljar.soft.processor._core import HostMemory
 
 LARGE_PAGE = 2 << 20
-
-NOWHERE = -1
-"""No page's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Mmu:
         self.tables = EptTables(memory, self.pool)
         self._slots: list[Slot] = []
         self._starts: list[int] = []
-        self.device_gpa = NOWHERE
+        self.device_page = DevicePage()
         """The last page that was found to be in no slot."""
 
     @property
@@ -59,7 +57,7 @@ class Mmu:
                 raise EngineError(f"memory at guest-physical {region.gpa:#x} overlaps that at {other.gpa:#x}")
         align = LARGE_PAGE if region.size >= LARGE_PAGE else PAGE_SIZE
         hpa = self.memory.attach(region.hva, region.size, align)
-        self.device_gpa = NOWHERE
+        self.device_page.gpa = NOWHERE
         self._slots.insert(position, Slot(region, region.gpa, region.size, hpa, region.readonly))
         self._starts.insert(position, region.gpa)
 
@@ -86,10 +84,10 @@ class Mmu:
         return None
 
     def is_device(self, gpa: int) -> bool:
-        """Whether no slot has the page of `gpa`, which is then `device_gpa`."""
+        """Whether no slot has the page of `gpa`, which is then `device_page`."""
         if self.find(gpa) is not None:
             return False
-        self.device_gpa = gpa & -PAGE_SIZE
+        self.device_page.gpa = gpa & -PAGE_SIZE
         return True
 
     def resolve(self, gpa: int, wanted: int) -> bool:

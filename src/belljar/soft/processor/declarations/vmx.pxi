@@ -260,7 +260,7 @@ cdef enum:
     KICK_REQUEST = 4            # request()
     LAPS_PER_LOOK = 255         # mask: every so many rounds of the run loop it looks at the clock
     PATIENCE_NS = 5000000       # how long run_guest stays away at most, roughly
-    SHORT_RUN = 64              # instructions
+    SHORT_RUN = 1000            # instructions: whatever they are, Python's lock is held no longer than PATIENCE_NS for them
     TLB_LOG = 512               # entries of TlbBank.log
     CODE_WRITES = 16            # of TlbBank.code_writes
     TLB_BANKS = 8               # of cpu.banks: as many PCIDs keep their translations
