@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
-COMPILED := setup.py $(shell find src/belljar/soft src/belljar/devices src/belljar/machine src/belljar/kvm/_calls.py \
-    src/belljar/kvm/_loop.py -name '*.p[xy]*' ! -name '*.pyc' ! -name _core.py)
+COMPILED := setup.py $(wildcard src/belljar/kvm/_*.p[xy]*) \
+    $(shell find src/belljar/soft src/belljar/devices src/belljar/machine -name '*.p[xy]*' ! -name '*.pyc' ! -name _core.py)
 
 .PHONY: hello test lint check soak bench clean
 

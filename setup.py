@@ -73,6 +73,7 @@ def assemble_processor() -> None:
 
 assemble_processor()
 extensions = [
+    extension("belljar.kvm._batcher"),
     extension("belljar.kvm._calls"),
     extension("belljar.kvm._loop"),
     extension("belljar.machine._monitor"),

@@ -1,5 +1,6 @@
 # The C side of _loop.py: what it takes from the system's headers, and the layout of its classes.
 
+from belljar.kvm._batcher cimport WriteBatcher, kvm_coalesced_mmio_ring
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from *:
@@ -141,9 +142,6 @@ cdef extern from *:
         return run->s.regs.events.interrupt.nr;
     }
 
-    /* The kernel writes these while we look. */
-    #define belljar_last(ring) __atomic_load_n(&(ring)->last, __ATOMIC_ACQUIRE)
-    #define belljar_advance(ring, value) __atomic_store_n(&(ring)->first, value, __ATOMIC_RELEASE)
     #define belljar_immediate_exit(run, value) __atomic_store_n(&(run)->immediate_exit, value, __ATOMIC_SEQ_CST)
     """
     ctypedef struct kvm_run_io:
@@ -176,29 +174,11 @@ cdef extern from *:
     struct kvm_mp_state:
         uint32_t mp_state
 
-    struct kvm_coalesced_mmio:
-        uint64_t phys_addr
-        uint32_t len
-        uint32_t pio
-        uint8_t data[8]
-
-    struct kvm_coalesced_mmio_ring:
-        uint32_t first
-        uint32_t last
-        kvm_coalesced_mmio coalesced_mmio[1]
-
-    struct kvm_coalesced_mmio_zone:
-        uint64_t addr
-        uint32_t size
-        uint32_t pio
-
     ctypedef unsigned long pthread_t
     ctypedef void *timer_t
     ctypedef int pid_t
 
     const unsigned long KVM_RUN, KVM_GET_MP_STATE, KVM_INTERRUPT
-    const unsigned long KVM_REGISTER_COALESCED_MMIO
-    const unsigned long KVM_UNREGISTER_COALESCED_MMIO
     const int KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_HYPERCALL, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR
     const uint32_t KVM_MP_STATE_UNINITIALIZED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_HALTED
     const int KVM_EXIT_HYPERV, KVM_EXIT_XEN, KVM_EXIT_TPR_ACCESS, KVM_EXIT_IO_OUT
@@ -219,8 +199,6 @@ cdef extern from *:
     int belljar_unqueue(kvm_run *run) nogil
     void belljar_replace(void *page, size_t size) nogil
     int munmap(void *page, size_t size) nogil
-    uint32_t belljar_last(kvm_coalesced_mmio_ring *ring) nogil
-    void belljar_advance(kvm_coalesced_mmio_ring *ring, uint32_t value) nogil
     void belljar_immediate_exit(kvm_run *run, int value) nogil
     int ioctl(int fd, unsigned long request, ...) nogil
     pid_t belljar_tid() nogil
@@ -241,28 +219,7 @@ cdef enum:
     REASON_UNKNOWN = 18
     REASONS = 19
     GO_ON = -1
-    PORTS = 8
     EXITS = 64
-
-
-cdef class WriteBatcher:
-    cdef int vm_fd
-    cdef readonly long long collected
-    cdef object lock
-    cdef bint draining
-    cdef int observers
-    cdef int count
-    cdef readonly int active
-    cdef int ports[PORTS]
-    cdef int seen[PORTS]
-    cdef bint registered[PORTS]
-
-    cdef int zone(self, unsigned long request, int index) noexcept
-    cdef bint note(self, int port) noexcept
-    cdef int suspend(self) noexcept
-    cdef bint waiting(self, kvm_coalesced_mmio_ring *ring) noexcept
-    cdef int drain(self, kvm_coalesced_mmio_ring *ring, object bus) except -1
-    cdef int deliver(self, kvm_coalesced_mmio_ring *ring, object bus) except -1
 
 
 cdef class RunLoop:

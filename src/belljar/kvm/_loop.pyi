@@ -2,15 +2,9 @@ from collections.abc import Callable
 
 from belljar.engine import Bus
 from belljar.exits import Exit
+from belljar.kvm._batcher import WriteBatcher
 
 def signal_number() -> int: ...
-
-class WriteBatcher:
-    active: int
-    collected: int
-    def __init__(self, vm_fd: int) -> None: ...
-    def close(self) -> None: ...
-    def watch(self, port: int) -> None: ...
 
 class RunLoop:
     index: int

@@ -15,7 +15,7 @@ from belljar.errors import (
     KvmCallFailed,
 )
 from belljar.kvm import _calls
-from belljar.kvm._loop import WriteBatcher
+from belljar.kvm._batcher import WriteBatcher
 from belljar.kvm.abi import caps
 from belljar.kvm.abi.flags import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 from belljar.kvm.cpu_model import CpuModel

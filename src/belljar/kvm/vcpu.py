@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from errno import EINTR
 
+from belljar.kvm._batcher import WriteBatcher
 from belljar.kvm._descriptor import Capable
-from belljar.kvm._loop import RunLoop, WriteBatcher
+from belljar.kvm._loop import RunLoop
 from belljar.kvm.abi import caps, ioctls
 from belljar.kvm.abi.run import KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_EXIT_INTR, KVM_EXIT_MEMORY_FAULT, kvm_run
 from belljar.kvm.abi.structs import kvm_coalesced_mmio, kvm_coalesced_mmio_ring

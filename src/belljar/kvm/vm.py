@@ -16,7 +16,7 @@ from belljar.kvm.vm_memory import VmMemory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from belljar.kvm._loop import WriteBatcher
+    from belljar.kvm._batcher import WriteBatcher
     from belljar.kvm.msrs import MsrFilter
     from belljar.kvm.system import Kvm
 
