@@ -169,7 +169,12 @@ def test_debug_exceptions_are_what_kernels_count_on(engine: Engine, built: Path)
 
 def test_what_supervisors_keep_from_users_is_kept(engine: Engine, built: Path) -> None:
     lines = run("privileges", built, {"engine": engine}, of_the_host=True)
-    assert "ok the levels of paging do not change in 64-bit mode" in lines
+    assert lines[-1] == "ok and none"
+
+
+def test_a_processor_of_four_levels_has_canonical_addresses_of_48_bits(built: Path) -> None:
+    lines = run("privileges", built, {"engine": "soft"}, without=["la57"])
+    assert lines[-1] == "ok and none"
 
 
 def test_tagged_addresses_are_none(engine: Engine, built: Path) -> None:

@@ -214,6 +214,63 @@ static void tags(void)
     check(faults(invalidate, (u64)descriptor ^ TAG) == 13, "at a tagged one");
     descriptor[1] ^= TAG;
     check(faults(invalidate, (u64)descriptor) == 13, "of a tagged one");
+    descriptor[1] = 0xFFAAAAAAAAAAAAAA;
+    check(faults(invalidate, (u64)descriptor) == (cpuid(7, 0).c >> 16 & 1 ? 0 : 13), "of one of 57 bits");
+}
+
+/* -- canonical addresses ------------------------------------------------------------------------------------------- */
+
+struct table_register { u16 limit; u64 base; } __attribute__((packed));
+static u32 msr;
+static void write_msr(u64 value) { wrmsr(msr, value); }
+
+/* Loaded, and the old ones back before anything needs them. The ports are for exits in between. */
+#define TABLE(name) \
+    static u64 name##_seen; \
+    static void load_##name(u64 base) \
+    { \
+        struct table_register before, table; \
+        asm volatile("s" #name " %0" : "=m"(before)); \
+        table = before; \
+        table.base = base; \
+        asm volatile("l" #name " %0\nout 0x80, al\ns" #name " %0\nout 0x80, al\nl" #name " %1" : "+m"(table) : "m"(before)); \
+        name##_seen = table.base; \
+    }
+TABLE(gdt)
+TABLE(idt)
+
+static void describe(u64 base, u64 kind)
+{
+    extern u64 tss_descriptor[2];
+    tss_descriptor[0] = 0xFFFF | (base & 0xFFFFFF) << 16 | kind << 40 | (base >> 24 & 0xFF) << 56;
+    tss_descriptor[1] = base >> 32;
+}
+
+static void load_task(u64 base) { describe(base, 0x89); asm volatile("ltr %w0\nout 0x80, al" : : "r"(0x30)); }
+static void load_ldt(u64 base) { describe(base, 0x82); asm volatile("lldt %w0\nout 0x80, al" : : "r"(0x30)); }
+
+static int takes(u64 value, int expected)
+{
+    static const u32 msrs[] = {0xC0000100, 0xC0000101, 0xC0000102, 0xC0000082, 0xC0000083};
+    int right = 1;
+    for (int i = 0; i < 5; i++) {
+        msr = msrs[i];
+        u64 before = rdmsr(msr);
+        right &= !faults(write_msr, value) == expected && rdmsr(msr) == (expected ? value : before);
+        wrmsr(msr, before);
+    }
+    right &= !faults(load_gdt, value) == expected && (!expected || gdt_seen == value);
+    right &= !faults(load_idt, value) == expected && (!expected || idt_seen == value);
+    return right & (!faults(load_ldt, value) == expected) & (!faults(load_task, value) == expected);
+}
+
+/* Bits that are the sign's count as far as the processor could have levels of paging, not as far as it has (SDM 1 3.3.7.1). */
+static void canonical_addresses(void)
+{
+    check(takes(0xFFFFAAAAAAAAAAAA, 1), "a canonical address of 48 bits");
+    check(takes(0xFFAAAAAAAAAAAAAA, cpuid(7, 0).c >> 16 & 1), "of 57 bits where there could be five levels");
+    check(takes(0xAAAAAAAAAAAAAAAA, 0), "and none");
+    set_up_user();
 }
 
 int main(void)
@@ -231,5 +288,6 @@ int main(void)
     user_pages();
     system_calls();
     segments();
+    canonical_addresses();
     return failures;
 }
