@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
-COMPILED := setup.py $(wildcard src/belljar/kvm/_*.p[xy]*) \
+COMPILED := setup.py $(wildcard src/belljar/kvm/_*.p[xy]*) src/belljar/x86/local_apic.py \
     $(shell find src/belljar/soft src/belljar/devices src/belljar/machine -name '*.p[xy]*' ! -name '*.pyc' ! -name _core.py)
 
 .PHONY: hello test lint check soak bench clean

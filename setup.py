@@ -33,13 +33,14 @@ PROCESSOR_FLAGS = (
 INTERRUPTS = {
     "belljar.devices": (
         "apic_bus apic_message clock cpu_signals i8254 i8259 interrupt_book interrupt_chips interrupt_counts ioapic lapic "
-        "lapic_icr lapic_msrs lapic_registers lapic_timer lapic_vectors lapic_window latency lines pit_counter"
+        "lapic_icr lapic_lvt lapic_msrs lapic_timer lapic_vectors lapic_window latency lines pit_counter"
     ),
     "belljar.machine": (
         "host_turns own_interrupts seat split_interrupts split_seat timer_thread turn turn_clock turn_interrupts turn_lock"
     ),
     "belljar.soft.hypervisor": "answers device_page events exit_log requests vcpu vcpu_events vcpu_state window",
     "belljar.soft.hypervisor.handlers": "ends memory ports privileged",
+    "belljar.x86": "local_apic",
 }
 """From a timer's deadline to the vCPU's entry, and back from the end of interrupt. They are one unit, in which calls are C's."""
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from belljar.devices.clock import InstructionClock
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.lapic_msrs import LapicMsrs
-from belljar.devices.lapic_registers import Reg
 from belljar.errors import EngineUnavailable, KvmCallFailed
 from belljar.kvm import Kvm, Vcpu, Vm
+from belljar.x86.local_apic import Reg
 
 CPUS = 4
 BASE = 0xFEE00800

@@ -9,7 +9,7 @@ from belljar.devices.apic_message import ApicMessage, DeliveryMode
 from belljar.devices.clock import InstructionClock
 from belljar.devices.interrupt_chips import InterruptChips
 from belljar.devices.interrupt_counts import MAX_ENTRIES, NO_VECTOR, OTHERS, InterruptCount, InterruptCounts
-from belljar.devices.lapic_registers import Reg
+from belljar.x86.local_apic import Reg
 
 SVR_ON = 0x1FF
 

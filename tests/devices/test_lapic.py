@@ -8,8 +8,8 @@ import pytest
 
 from belljar.devices.apic_message import ApicMessage, DeliveryMode
 from belljar.devices.clock import HostClock
-from belljar.devices.lapic_registers import Reg
 from belljar.devices.lapic_timer import ONE_SHOT, ApicTimer
+from belljar.x86.local_apic import Reg
 from belljar.x86.msr import Msr
 from devices.pc import Pc
 
@@ -58,7 +58,11 @@ def test_state_after_power_up() -> None:
     }
     assert page == {reg: expected.get(reg, 0) for reg in page}
     assert (lapic[0].base, lapic[1].base) == (0xFEE00900, 0xFEE00800)
-    assert (lapic[0].read(Reg.LVT_LINT0), lapic[0].accepts_extint, lapic[1].accepts_extint) == (0x700, True, False)
+    assert (lapic[0].read(Reg.LVT_LINT0), lapic[0].local.accepts_extint, lapic[1].local.accepts_extint) == (
+        0x700,
+        True,
+        False,
+    )
 
 
 def test_priorities_decide_what_is_delivered_when() -> None:
@@ -399,12 +403,12 @@ def test_lint_pins_deliver_as_their_entries_say() -> None:
     cpus.pc.chips.nmi(0)
     assert lapic.signals.take_nmi()
     lapic.write(Reg.LVT_LINT0, 0x52 | LEVEL)
-    lapic.set_lint(0, True)
+    lapic.local.set_lint(0, True)
     assert lapic.acknowledge() == 0x52
     assert lapic.read(Reg.LVT_LINT0) >> 14 & 1
     lapic.write(Reg.EOI, 0)
     assert lapic.acknowledge() == 0x52, "the level is still up"
-    lapic.set_lint(0, False)
+    lapic.local.set_lint(0, False)
     lapic.write(Reg.EOI, 0)
     assert (lapic.has_interrupt(), lapic.read(Reg.LVT_LINT0)) == (False, 0x52 | LEVEL)
 
@@ -412,12 +416,12 @@ def test_lint_pins_deliver_as_their_entries_say() -> None:
 def test_performance_interrupts_mask_themselves() -> None:
     lapic = Cpus(1).lapics[0]
     lapic.write(Reg.LVT_PERF, DeliveryMode.NMI << 8)
-    lapic.raise_local(Reg.LVT_PERF)
+    lapic.local.raise_local(Reg.LVT_PERF)
     lapic.signals.take_nmi()
-    lapic.raise_local(Reg.LVT_PERF)
+    lapic.local.raise_local(Reg.LVT_PERF)
     assert (lapic.signals.nmi, lapic.read(Reg.LVT_PERF)) == (False, DeliveryMode.NMI << 8 | MASKED)
     lapic.write(Reg.LVT_CMCI, 0x66)
-    lapic.raise_local(Reg.LVT_CMCI)
+    lapic.local.raise_local(Reg.LVT_CMCI)
     assert lapic.acknowledge() == 0x66
 
 

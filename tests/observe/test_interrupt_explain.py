@@ -9,7 +9,6 @@ import pytest
 from belljar.devices.apic_bus import ApicBus
 from belljar.devices.clock import InstructionClock
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_registers import Reg
 from belljar.devices.lines import IoapicRoute, MsiRoute, PicRoute
 from belljar.machine import End, Machine
 from belljar.observe.chip_facts import chip_facts, lapic_page
@@ -17,6 +16,7 @@ from belljar.observe.explain import explain
 from belljar.observe.explain_html import explain_page
 from belljar.observe.explain_model import ChipFacts, Explanation
 from belljar.observe.explain_text import explain_lines, interrupt_lines
+from belljar.x86.local_apic import Reg
 from common import open_or_skip
 from conformance.assembly import guest
 

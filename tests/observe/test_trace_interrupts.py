@@ -9,8 +9,8 @@ import pytest
 from belljar.devices.apic_message import ApicMessage, DeliveryMode
 from belljar.devices.clock import InstructionClock
 from belljar.devices.interrupt_chips import InterruptChips
-from belljar.devices.lapic_registers import Reg
 from belljar.observe.trace_interrupts import InterruptTrace
+from belljar.x86.local_apic import Reg
 
 
 class Board:

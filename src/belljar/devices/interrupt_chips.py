@@ -84,7 +84,7 @@ class InterruptChips:
             virtual_wire=self._virtual_wire,
             cmci=self._cmci,
         )
-        lapic.set_lint(0, self.pic.output_level)
+        lapic.local.set_lint(0, self.pic.output_level)
         self.lapics[cpu] = lapic
         self.bus.add_lapic(lapic)
         return lapic
@@ -119,12 +119,12 @@ class InterruptChips:
     def nmi(self, cpu: int) -> None:
         """Press a vCPU's NMI button: LINT1 goes up and down (api.rst 4.64)."""
         lapic = self.lapics[cpu]
-        lapic.set_lint(1, True)
-        lapic.set_lint(1, False)
+        lapic.local.set_lint(1, True)
+        lapic.local.set_lint(1, False)
 
     def _pic_level(self, level: bool) -> None:
         for lapic in self.lapics.values():
-            lapic.set_lint(0, level)
+            lapic.local.set_lint(0, level)
         self.ioapic.set_pin(PIC_IOAPIC_PIN, level)
         if self._pic_output is not None:
             self._pic_output(level)
@@ -137,7 +137,7 @@ class InterruptChips:
 
     def explain(self) -> list[LineRoute]:
         """Which line reaches which vector on which CPU now, by GSI."""
-        through_pic = tuple(cpu for cpu, lapic in self.lapics.items() if lapic.accepts_extint)
+        through_pic = tuple(cpu for cpu, lapic in self.lapics.items() if lapic.local.accepts_extint)
         rows = []
         for row in self.router.explain():
             state = row.state

@@ -9,7 +9,8 @@ them by priority, and holds them until the vCPU takes them:
     lapic.cr8                the task priority, as MOV CR8 sees it
 
 `wake` is called whenever one of them may have become true. Memory accesses come through `lapic_window.LapicWindow`, MSRs
-through `lapic_msrs.LapicMsrs`. What it sends is `lapic_icr`'s part, what it has counted `interrupt_book`'s.
+through `lapic_msrs.LapicMsrs`. What it sends is `lapic_icr`'s part, its pins and own events are `lapic_lvt`'s, and what it
+has counted is `interrupt_book`'s.
 """
 
 from __future__ import annotations
@@ -18,34 +19,21 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from belljar.devices import apic_message as modes
-from belljar.devices import lapic_registers as regs
 from belljar.devices.apic_bus import ApicBus
-from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode
+from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage
 from belljar.devices.clock import Clock, Tsc
 from belljar.devices.cpu_signals import CpuSignals
 from belljar.devices.interrupt_book import InterruptBook
 from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.devices.lapic_icr import CommandRegister
-from belljar.devices.lapic_registers import (
-    LVT_LEVEL,
-    LVT_MASKED,
-    LVT_NAMES,
-    LVT_REMOTE_IRR,
-    LVT_WRITABLE,
-    MODE_MASK,
-    MODE_SHIFT,
-    VECTOR_MASK,
-    Esr,
-    Reg,
-)
+from belljar.devices.lapic_lvt import LocalVectors
 from belljar.devices.lapic_timer import BUS_PERIOD_NS, ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK, VectorState
+from belljar.x86 import local_apic as regs
+from belljar.x86.local_apic import LVT_MASKED, LVT_NAMES, LVT_WRITABLE, VECTOR_MASK, Esr, Reg
 
 _LVT_TIMER: Final = int(Reg.LVT_TIMER)
-_LVT_END: Final = 1 + int(max(LVT_WRITABLE))
 _EOI: Final = int(Reg.EOI)
-_LINTS: Final = (Reg.LVT_LINT0, Reg.LVT_LINT1)
-
 
 NOWHERE: Final = -1
 """No guest-physical address."""
@@ -89,16 +77,17 @@ class Lapic:
         self._pic = pic
         self._book = InterruptBook(apic_id, clock, counts) if counts is not None else None
         self._virtual_wire = virtual_wire and bsp
-        self._lvt_registers = tuple(register for register in LVT_WRITABLE if cmci or register != Reg.LVT_CMCI)
-        self._version = (
-            regs.VERSION | len(self._lvt_registers) - 1 << 16 | (regs.VERSION_EOI_SUPPRESSION if eoi_suppression else 0)
-        )
+        entries = tuple(register for register in LVT_WRITABLE if cmci or register != Reg.LVT_CMCI)
+        self._version = regs.VERSION | len(entries) - 1 << 16 | (regs.VERSION_EOI_SUPPRESSION if eoi_suppression else 0)
         self._svr_writable = regs.SVR_WRITABLE | (regs.SVR_SUPPRESS_EOI if eoi_suppression else 0)
         self.signals = CpuSignals(wake)
         self.vectors = VectorState()
         self.timer = ApicTimer(clock, self._timer_expired, tsc=tsc, bus_period_ns=bus_period_ns)
         self.icr = CommandRegister(apic_id, self, bus, self._illegal_ipi)
-        self._lint_level = [False, False]
+        self.local = LocalVectors(
+            entries, accept=self.accept, receive=self.receive, raise_nmi=self.signals.raise_nmi, wake=wake
+        )
+        self.lvt, self._lint_levels = self.local.entries, self.local.levels
         self.extint = False
         """An ExtINT message came over the APIC bus and was not taken yet."""
         self.window_gpa = NOWHERE
@@ -110,8 +99,6 @@ class Lapic:
         self.task_priority_written: Callable[[int], None] = _ignore
         """Called when the guest writes TPR, but not for MOV CR8."""
         self._place(regs.LAPIC_GPA | regs.BASE_ENABLED | (regs.BASE_BSP if bsp else 0))
-        self.lvt: list[int] = []
-        """The local vector table, by register number; other places mean nothing."""
         self._writers: dict[int, Callable[[int], None]] = {
             Reg.ID: self._write_id,
             Reg.TPR: self._write_tpr,
@@ -123,7 +110,7 @@ class Lapic:
             Reg.ICR_HIGH: self.icr.write_high,
             Reg.INITIAL_COUNT: self.timer.write_initial,
             Reg.DIVIDE: self.timer.write_divide,
-            **{int(register): self._lvt_writer(register) for register in self._lvt_registers},
+            **{int(register): self._lvt_writer(register) for register in entries},
         }
         self.reset()
 
@@ -148,9 +135,7 @@ class Lapic:
         self.icr.value = 0
         self.extint = False
         self.arbitrated = 0
-        self.lvt = [LVT_MASKED] * _LVT_END
-        if self._virtual_wire:
-            self.lvt[Reg.LVT_LINT0] = DeliveryMode.EXTINT << MODE_SHIFT
+        self.local.reset(virtual_wire=self._virtual_wire)
         self._update_timer()
 
     def accept_init(self) -> bool:
@@ -197,15 +182,7 @@ class Lapic:
 
     def has_extint(self) -> bool:
         """Whether the 8259 is to be asked: LINT0 is up and passes it on, or a message said so."""
-        return self.extint or (self._lint_level[0] and self.accepts_extint)
-
-    @property
-    def accepts_extint(self) -> bool:
-        """Whether LINT0 passes the 8259's interrupts on."""
-        if not self.present:
-            return True
-        lint0 = self.lvt[Reg.LVT_LINT0]
-        return not lint0 & LVT_MASKED and lint0 >> MODE_SHIFT & MODE_MASK == DeliveryMode.EXTINT
+        return self.extint or (self._lint_levels[0] and self.local.accepts_extint)
 
     def acknowledge(self) -> int:
         """Take the most urgent interrupt: its vector. If it is gone meanwhile, the spurious vector, and nothing is in service."""
@@ -322,41 +299,6 @@ class Lapic:
             self._wake()
         return True
 
-    # -- local interrupts ------------------------------------------------------------------------------------------
-
-    def set_lint(self, pin: int, level: bool) -> None:
-        """Drive LINT0 (on a PC the 8259's INT) or LINT1 (NMI)."""
-        if level == self._lint_level[pin]:
-            return
-        self._lint_level[pin] = level
-        if not level:
-            return
-        if not self.present:
-            self._wake() if pin == 0 else self.signals.raise_nmi()
-        elif pin == 0 and self.accepts_extint:
-            self._wake()
-        else:
-            self.raise_local(_LINTS[pin])
-
-    def raise_local(self, register: Reg) -> None:
-        """An event with an entry in the local vector table, such as `Reg.LVT_PERF`, `LVT_THERMAL` or `LVT_CMCI`."""
-        entry = self.lvt[register]
-        if entry & LVT_MASKED or not self.present:
-            return
-        delivery = entry >> MODE_SHIFT & MODE_MASK
-        if register == Reg.LVT_PERF:
-            self.lvt[register] |= (
-                LVT_MASKED  # SDM 3A 11.5.1: the counters must not interrupt again before it is cleared
-            )
-        if delivery == DeliveryMode.FIXED:
-            level_triggered = register == Reg.LVT_LINT0 and bool(entry & LVT_LEVEL)
-            if level_triggered and entry & LVT_REMOTE_IRR:
-                return
-            if self.accept(entry & VECTOR_MASK, level_triggered, LVT_NAMES[register]) and level_triggered:
-                self.lvt[register] |= LVT_REMOTE_IRR
-        elif delivery in (DeliveryMode.NMI, DeliveryMode.SMI, DeliveryMode.INIT, DeliveryMode.EXTINT):
-            self.receive(ApicMessage(entry & VECTOR_MASK, delivery, source=LVT_NAMES[register]))
-
     def _timer_expired(self) -> None:
         self.accept(self.lvt[_LVT_TIMER] & VECTOR_MASK, False, "lapic timer")  # it runs out only while not masked
 
@@ -374,7 +316,7 @@ class Lapic:
         """A register's value (32 bits; ICR's lower half); None where there is none to be read."""
         if self.settle is not None:
             self.settle()
-        if index in self._lvt_registers:
+        if index in self.local.registers:
             return self.lvt[index]
         if Reg.ISR <= index < Reg.ESR:
             which, word = divmod(index - Reg.ISR, 8)
@@ -432,8 +374,7 @@ class Lapic:
     def _write_svr(self, value: int) -> None:
         self.svr = value & self._svr_writable
         if not self.svr & regs.SVR_ENABLED:
-            for register in self._lvt_registers:
-                self.lvt[register] |= LVT_MASKED
+            self.local.mask_all()
             self._update_timer()
 
     def _write_eoi(self, value: int) -> None:
@@ -443,11 +384,7 @@ class Lapic:
         if self._book is not None:
             self._book.ended(vector)
         if self.vectors.tmr and self.vectors.tmr >> vector & 1:
-            entry = self.lvt[Reg.LVT_LINT0]
-            if entry & LVT_REMOTE_IRR and entry & VECTOR_MASK == vector:
-                self.lvt[Reg.LVT_LINT0] = entry & ~LVT_REMOTE_IRR
-                if self._lint_level[0]:
-                    self.raise_local(Reg.LVT_LINT0)
+            self.local.end(vector)
             if not self.svr & regs.SVR_SUPPRESS_EOI:
                 self._bus.end_of_interrupt(vector)
         if self.ended is not None:
@@ -457,17 +394,9 @@ class Lapic:
     def _lvt_writer(self, register: Reg) -> Callable[[int], None]:
         def write(value: int) -> None:
             """Set the entry."""
-            writable = LVT_WRITABLE[register]
-            entry = value & writable | self.lvt[register] & LVT_REMOTE_IRR
-            if not self.svr & regs.SVR_ENABLED:
-                entry |= LVT_MASKED
-            if not entry & LVT_LEVEL:
-                entry &= ~LVT_REMOTE_IRR
-            self.lvt[register] = entry
+            self.local.write(register, value, masked=not self.svr & regs.SVR_ENABLED)
             if register == Reg.LVT_TIMER:
                 self._update_timer()
-            elif register == Reg.LVT_LINT0 and self._lint_level[0] and (entry & LVT_LEVEL or self.accepts_extint):
-                self._wake() if self.accepts_extint else self.raise_local(register)
 
         return write
 
@@ -488,6 +417,7 @@ class Lapic:
 
     def _place(self, base: int) -> None:
         self.base = base
+        self.local.present = self.present
         memory_mapped = base & (regs.BASE_ENABLED | regs.BASE_X2APIC) == regs.BASE_ENABLED
         self.window_gpa = base & -regs.LAPIC_SIZE if memory_mapped else NOWHERE
 
@@ -504,8 +434,7 @@ class Lapic:
             "icr": self.icr.value,
             "extint": int(self.extint),
             "arbitrated": self.arbitrated,
-            "lint": [int(level) for level in self._lint_level],
-            "lvt": [self.lvt[register] for register in self._lvt_registers],
+            **self.local.state(),
             "vectors": self.vectors.state(),
             "timer": self.timer.state(),
             "signals": self.signals.state(),
@@ -517,9 +446,7 @@ class Lapic:
         self.xapic_id, self.ldr, self.dfr = state["xapic_id"], state["ldr"], state["dfr"]
         self.svr, self.esr, self._errors, self.icr.value = state["svr"], state["esr"], state["errors"], state["icr"]
         self.extint, self.arbitrated = bool(state["extint"]), state["arbitrated"]
-        self._lint_level = [bool(level) for level in state["lint"]]
-        for register, entry in zip(self._lvt_registers, state["lvt"], strict=True):
-            self.lvt[register] = entry
+        self.local.restore(state["lint"], state["lvt"])
         if self._book is not None:
             self._book.forget()
         self.vectors.restore(state["vectors"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from belljar.devices import lapic_registers as regs
 from belljar.devices.apic_bus import ApicBus, LocalApic
 from belljar.devices.apic_message import FIRST_VECTOR, INIT, LOWEST_PRIORITY, ApicMessage
+from belljar.x86 import local_apic as regs
 
 _LOW: Final = 0xFFFF_FFFF
 

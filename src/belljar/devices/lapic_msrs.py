@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_registers import (
+from belljar.x86.local_apic import (
     BASE_ENABLED,
     BASE_RESERVED,
     BASE_X2APIC,

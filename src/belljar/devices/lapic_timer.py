@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from belljar.devices.clock import Clock, Tsc
-from belljar.devices.lapic_registers import DIVIDE_WRITABLE
+from belljar.x86.local_apic import DIVIDE_WRITABLE
 
 ONE_SHOT: Final = 0
 PERIODIC: Final = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_registers import LAPIC_SIZE
 from belljar.engine import Bus
+from belljar.x86.local_apic import LAPIC_SIZE
 
 _PAGE_MASK: Final = -LAPIC_SIZE
 

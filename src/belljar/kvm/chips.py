@@ -19,6 +19,16 @@ from belljar.kvm.vm import Vm
 from belljar.kvm.vm_interrupts import IrqchipRoute, MsiRoute
 from belljar.routes import MessageRoute, PinRoute, PinTarget
 from belljar.watching import ChipRegisters, PicRegisters
+from belljar.x86.local_apic import (
+    DFR_FLAT,
+    LAPIC_GPA,
+    LVT_MASKED,
+    MODE_MASK,
+    MODE_SHIFT,
+    SVR_ENABLED,
+    XAPIC_ID_SHIFT,
+    Reg,
+)
 from belljar.x86.msr import APIC_BASE_ENABLED, APIC_BASE_X2APIC
 
 IDENTITY_MAP_GPA = 0xFEFF_C000
@@ -37,18 +47,12 @@ DELIVERY = ("fixed", "lowest-priority", "smi", "reserved", "nmi", "init", "reser
 NMI_LIKE = ("smi", "nmi", "init")
 """Delivery modes that RFLAGS.IF does not hold back."""
 
-MESSAGE_GPA = 0xFEE0_0000
-MESSAGE_NMI = 4 << 8
-"""A message's address, the APIC id in bits 12 to 19, and the data of one whose delivery mode is NMI (SDM 3A 11.11)."""
+MESSAGE_NMI = 4 << MODE_SHIFT
+"""The data of a message whose delivery mode is NMI; it goes to `LAPIC_GPA`, the APIC id in bits 12 to 19 (SDM 3A 11.11)."""
 
-ID_OFFSET, LDR_OFFSET, DFR_OFFSET, SVR_OFFSET, LVT_LINT0_OFFSET = 0x20, 0xD0, 0xE0, 0xF0, 0x350
-SVR_ENABLED = 1 << 8
 LOWEST_PRIORITY = 1
-DFR_FLAT = 0xF
 BROADCAST = 0xFF
-LVT_MASKED = 1 << 16
-DELIVERY_SHIFT, DELIVERY_MASK = 8, 7
-"""SDM 3A 11.4.1, 11.5.1, 11.6.2."""
+"""SDM 3A 11.6.1, 11.6.2."""
 
 
 class KernelChips:
@@ -99,12 +103,12 @@ class KernelChips:
         fields = self._vm.get_irqchip(KVM_IRQCHIP_IOAPIC).chip.ioapic.redirtbl[pin]
         return PinTarget(
             fields & 0xFF,
-            DELIVERY[fields >> DELIVERY_SHIFT & DELIVERY_MASK],
+            DELIVERY[fields >> MODE_SHIFT & MODE_MASK],
             bool(fields >> 15 & 1),
             bool(fields >> 16 & 1),
             fields >> 56,
             logical := bool(fields >> 11 & 1),
-            self._reached(fields >> 56, logical, fields >> DELIVERY_SHIFT & DELIVERY_MASK),
+            self._reached(fields >> 56, logical, fields >> MODE_SHIFT & MODE_MASK),
         )
 
     def _reached(self, destination: int, logical: bool, delivery: int) -> tuple[int, ...]:
@@ -121,9 +125,9 @@ class KernelChips:
 
     def message_cpus(self, gpa: int, data: int) -> tuple[int, ...]:
         """Which vCPUs' local APICs a message would reach now (SDM 3A 11.11); none if the address is none of theirs."""
-        if gpa >> 20 & 0xFFF != MESSAGE_GPA >> 20:
+        if gpa >> 20 & 0xFFF != LAPIC_GPA >> 20:
             return ()
-        return self._reached(gpa >> 12 & 0xFF, bool(gpa >> 2 & 1), data >> DELIVERY_SHIFT & DELIVERY_MASK)
+        return self._reached(gpa >> 12 & 0xFF, bool(gpa >> 2 & 1), data >> MODE_SHIFT & MODE_MASK)
 
     def registers(self) -> ChipRegisters:
         """KVM_GET_LAPIC of every vCPU, and KVM_GET_IRQCHIP of what is there (api.rst 4.26, 4.57)."""
@@ -164,7 +168,7 @@ class KernelChips:
 
     def send_nmi(self, index: int) -> None:
         """A message that means NMI to one vCPU's local APIC; from any thread."""
-        self.signal_message(MESSAGE_GPA | index << 12, MESSAGE_NMI)
+        self.signal_message(LAPIC_GPA | index << 12, MESSAGE_NMI)
 
     def may_send_nmi(self, vcpu: Vcpu) -> bool:
         """Whether a pin of a chip in the kernel is open for something that this vCPU takes with RFLAGS.IF=0, as for an NMI
@@ -179,13 +183,13 @@ class KernelChips:
 
 def lint0_sends_nmi(registers: bytes) -> bool:
     """Whether the local APIC with this register page makes NMIs of what comes at LINT0 (the 8254's ticks, for one)."""
-    entry = _register(registers, LVT_LINT0_OFFSET)
+    entry = _register(registers, Reg.LVT_LINT0)
     return not entry & LVT_MASKED and _nmi_like(entry)
 
 
 def _nmi_like(entry: int) -> bool:
     """Of a message's data, a redirection entry or a local vector: they have the delivery mode at the same place."""
-    return DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] in NMI_LIKE
+    return DELIVERY[entry >> MODE_SHIFT & MODE_MASK] in NMI_LIKE
 
 
 class LocalApicState(NamedTuple):
@@ -202,10 +206,10 @@ def local_apic(vcpu: Vcpu) -> LocalApicState:
 
 def lint0_takes_pic(lapic: LocalApicState) -> bool:
     """Whether it passes the 8259's interrupts on, as it also does when it is switched off (SDM 3A 11.4.3)."""
-    entry = _register(lapic.registers, LVT_LINT0_OFFSET)
+    entry = _register(lapic.registers, Reg.LVT_LINT0)
     if not lapic.base & APIC_BASE_ENABLED:
         return True
-    return not entry & LVT_MASKED and DELIVERY[entry >> DELIVERY_SHIFT & DELIVERY_MASK] == "extint"
+    return not entry & LVT_MASKED and DELIVERY[entry >> MODE_SHIFT & MODE_MASK] == "extint"
 
 
 def takes(lapic: LocalApicState, destination: int, logical: bool, delivery: int) -> bool:
@@ -216,23 +220,23 @@ def takes(lapic: LocalApicState, destination: int, logical: bool, delivery: int)
     registers = lapic.registers
     if not lapic.base & APIC_BASE_ENABLED:
         return False
-    if delivery <= LOWEST_PRIORITY and not _register(registers, SVR_OFFSET) & SVR_ENABLED:
+    if delivery <= LOWEST_PRIORITY and not _register(registers, Reg.SVR) & SVR_ENABLED:
         return False
     if destination == BROADCAST:
         return True
     if not logical:
-        return _register(registers, ID_OFFSET) >> 24 == destination
-    mine = _register(registers, LDR_OFFSET)
+        return _register(registers, Reg.ID) >> XAPIC_ID_SHIFT == destination
+    mine = _register(registers, Reg.LDR)
     if lapic.base & APIC_BASE_X2APIC:
         return not mine >> 16 and bool(mine & destination)
-    mine >>= 24
-    if _register(registers, DFR_OFFSET) >> 28 == DFR_FLAT:
+    mine >>= XAPIC_ID_SHIFT
+    if _register(registers, Reg.DFR) >> 28 == DFR_FLAT >> 28:
         return bool(mine & destination)
     return mine >> 4 == destination >> 4 and bool(mine & destination & 0xF)
 
 
-def _register(registers: bytes, offset: int) -> int:
-    return int.from_bytes(registers[offset : offset + 4], "little")
+def _register(registers: bytes, register: Reg) -> int:
+    return int.from_bytes(registers[register << 4 : (register << 4) + 4], "little")
 
 
 def _entry(route: PinRoute | MessageRoute) -> IrqchipRoute | MsiRoute:

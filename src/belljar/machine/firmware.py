@@ -9,12 +9,12 @@ from belljar.boot.firmware import ROM_GPA, ROM_SIZE, rom
 from belljar.devices import pm1
 from belljar.devices.hpet import CAPABILITIES, HPET_GPA
 from belljar.devices.ioapic import IOAPIC_GPA
-from belljar.devices.lapic_registers import LAPIC_GPA
 from belljar.devices.lines import PIT_IOAPIC_PIN
 from belljar.devices.pm_timer import PM_TIMER_PORT
 from belljar.devices.reset import RESET_CPU, RESET_PORT, SYSTEM_RESET
 from belljar.devices.rtc import CENTURY
 from belljar.devices.small_pc import SCI_GSI
+from belljar.x86.local_apic import LAPIC_GPA
 
 if TYPE_CHECKING:
     from belljar.machine.machine import Machine

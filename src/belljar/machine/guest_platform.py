@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from belljar.devices.apic_message import ApicMessage
 from belljar.devices.clock import Timer
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_registers import Reg
 from belljar.devices.lapic_timer import BUS_PERIOD_NS
 from belljar.machine.own_interrupts import Lockable, OwnInterrupts
 from belljar.machine.seat import Seat
 from belljar.platform import EntryHooks
+from belljar.x86.local_apic import Reg
 
 NS_PER_SECOND = 1_000_000_000
 

@@ -11,13 +11,13 @@ from belljar.devices.apic_message import DeliveryMode
 from belljar.devices.cpu_signals import CpuSignals
 from belljar.devices.lapic import Lapic
 from belljar.devices.lapic_msrs import LapicMsrs
-from belljar.devices.lapic_registers import BASE_ENABLED, BASE_X2APIC, LVT_MASKED, MODE_MASK, MODE_SHIFT, Reg
 from belljar.devices.lapic_window import LapicWindow
 from belljar.engine import Bus
 from belljar.engine_data import LAPIC_TSC_DEADLINE, LAPIC_X2APIC
 from belljar.exits import ExitReason, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
 from belljar.x86.flags import Rflags
+from belljar.x86.local_apic import BASE_ENABLED, BASE_X2APIC, LVT_MASKED, MODE_MASK, MODE_SHIFT, Reg
 from belljar.x86.msr import Msr
 from belljar.x86.state import CpuState, Registers, Segment, SpecialRegisters
 
@@ -274,7 +274,7 @@ class Seat:
     def raise_cmci(self) -> None:
         """A corrected machine check (SDM 3A 11.5.1)."""
         with self.guard:
-            self.lapic.raise_local(Reg.LVT_CMCI)
+            self.lapic.local.raise_local(Reg.LVT_CMCI)
 
     @property
     def mp_state(self) -> MpState:

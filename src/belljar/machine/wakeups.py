@@ -19,11 +19,11 @@ from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode
 from belljar.devices.clock import Timer, TimerQueue
 from belljar.devices.interrupt_chips import PIC_IOAPIC_PIN, InterruptChips
 from belljar.devices.ioapic import LEVEL, MASKED, REMOTE_IRR
-from belljar.devices.lapic_registers import LVT_MASKED, MODE_MASK, MODE_SHIFT, VECTOR_MASK, Reg
 from belljar.devices.lapic_timer import ApicTimer
 from belljar.devices.lapic_vectors import CLASS_MASK
 from belljar.devices.lines import IoapicRoute, MsiRoute, PicRoute
 from belljar.machine.seat import HALTED, Seat
+from belljar.x86.local_apic import LVT_MASKED, MODE_MASK, MODE_SHIFT, VECTOR_MASK, Reg
 
 Cause = int | tuple[int, int]
 """A line that may rise, or the address and data of a message that may be sent."""

@@ -7,18 +7,6 @@ from collections.abc import Callable
 from belljar.devices.apic_message import DeliveryMode
 from belljar.devices.i8259 import Pic
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_registers import (
-    BASE_BSP,
-    BASE_ENABLED,
-    BASE_X2APIC,
-    LVT_MASKED,
-    LVT_NAMES,
-    MODE_MASK,
-    MODE_SHIFT,
-    SVR_ENABLED,
-    VECTOR_MASK,
-    Reg,
-)
 from belljar.devices.lapic_timer import TSC_DEADLINE, divisor
 from belljar.devices.lines import PIT_GSI, LineRoute
 from belljar.machine import Cpu, Machine
@@ -33,6 +21,18 @@ from belljar.observe.explain_model import (
     RedirectionFacts,
 )
 from belljar.watching import ChipRegisters, PicRegisters
+from belljar.x86.local_apic import (
+    BASE_BSP,
+    BASE_ENABLED,
+    BASE_X2APIC,
+    LVT_MASKED,
+    LVT_NAMES,
+    MODE_MASK,
+    MODE_SHIFT,
+    SVR_ENABLED,
+    VECTOR_MASK,
+    Reg,
+)
 from belljar.x86.msr import Msr
 
 REGISTER_SHIFT = 4

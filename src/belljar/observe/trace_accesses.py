@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from belljar.devices.lapic_registers import Reg
 from belljar.engine import Bus
 from belljar.exits import Exit, ExitReason, WriteMsr
 from belljar.machine import Cpu, Machine
@@ -13,6 +12,7 @@ from belljar.observe.trace import character, shown
 from belljar.observe.trace_exits import ExitTrace
 from belljar.observe.trace_lines import TraceLines, spoken
 from belljar.observe.vcpu_proxy import VcpuProxy
+from belljar.x86.local_apic import Reg
 
 IO, MMIO = "io", "mmio"
 

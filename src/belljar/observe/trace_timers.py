@@ -7,9 +7,9 @@ from typing import Protocol
 
 from belljar.devices.clock import Timer, TimerQueue
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_registers import Reg
 from belljar.devices.lapic_timer import ApicTimer
 from belljar.observe.trace_lines import NO_CPU, TraceLines, seconds, spoken
+from belljar.x86.local_apic import Reg
 
 KIND = "timer"
 
