@@ -270,6 +270,7 @@ class Seat:
         self.activity = WAIT_FOR_SIPI
         self._initialized = False
         self.stale = False
+        self._task_priority = UNKNOWN  # there is nobody to follow
 
     def raise_cmci(self) -> None:
         """A corrected machine check (SDM 3A 11.5.1)."""
