@@ -224,6 +224,10 @@ class Vcpu(Protocol):
         Raises FeatureUnsupported where the engine cannot, EngineError while it runs without such chips.
         """
 
+    @property
+    def nmis_blocked(self) -> bool:
+        """Whether an NMI is being served: others wait for its IRET (SDM 3A 6.7.1). Between two runs."""
+
     clock_ns: int
     """What the processor's own time-stamp counter shows, which a guest's follows by offset and scaling: where the engine
     counts instructions, a nanosecond for each of them. Set, it goes on from there; only between runs. On other engines

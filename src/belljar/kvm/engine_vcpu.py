@@ -352,7 +352,9 @@ class KvmVcpu:
         if state != KVM_MP_STATE_HALTED or self.get_registers().rflags & Rflags.IF:
             return False
         events = self.raw.get_events()
-        if events.nmi.pending or events.nmi.injected or events.smi.pending or events.smi.latched_init:
+        if events.nmi.injected or (events.nmi.pending and not events.nmi.masked):
+            return False
+        if events.smi.pending or events.smi.latched_init:
             return False
         return not chips.may_send_nmi(self.raw)
 
@@ -427,6 +429,12 @@ class KvmVcpu:
             self.raw.nmi()
         except (CapabilityMissing, KvmCallFailed) as error:
             raise FeatureUnsupported(f"this host's KVM has no NMIs: {error}") from None
+
+    @property
+    def nmis_blocked(self) -> bool:
+        """KVM_GET_VCPU_EVENTS (api.rst 4.31)."""
+        self._settle()
+        return bool(self.raw.get_events().nmi.masked)
 
     @property
     def tsc(self) -> TimeStampCounter:

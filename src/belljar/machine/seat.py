@@ -161,7 +161,10 @@ class Seat:
 
     def _keep_interrupt(self) -> None:
         """What else would be taken now ends a halt, and waits."""
-        if self.activity is HALTED and (self.lapic.signals.nmi or (self.interruptible and self.lapic.has_interrupt())):
+        lapic = self.lapic
+        if self.activity is HALTED and (
+            (lapic.signals.nmi and not self.cpu.vcpu.nmis_blocked) or (self.interruptible and lapic.has_interrupt())
+        ):
             self.activity = ACTIVE
         if self._window_wanted:
             self.cpu.vcpu.request_interrupt_window(False)
@@ -185,10 +188,14 @@ class Seat:
             return False
         signals.take_smi()  # there is no system-management mode that it could lead to
         nmi = signals.nmi
+        if nmi and self.activity is HALTED:
+            if self.cpu.vcpu.nmis_blocked:
+                nmi = False  # it waits for the IRET of the one that is served, and wakes nobody
+            else:
+                self.activity = ACTIVE
         while signals.take_nmi():
             self.cpu.vcpu.inject_nmi()
             self.lapic.nmi_taken()
-            self.activity = ACTIVE
         return nmi
 
     def start_at_once(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason
 from belljar.soft.hypervisor.controls import Primary
-from belljar.soft.hypervisor.events import inject_exception, most_nmis
+from belljar.soft.hypervisor.events import BLOCKED_NMI, GUEST_INTERRUPTIBILITY, inject_exception, most_nmis
 from belljar.soft.processor._core import Processor
 from belljar.soft.processor.fields import Field
 
@@ -132,6 +132,11 @@ class VcpuEvents(ABC):
         if self.nmis < most_nmis(self._open()):
             self.nmis += 1
         self.want(NMI_WINDOW, True)
+
+    @property
+    def nmis_blocked(self) -> bool:
+        """Whether an NMI is being served (SDM 3C table 25-3)."""
+        return bool(self.processor.vmread(GUEST_INTERRUPTIBILITY) & BLOCKED_NMI)
 
     def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
         """An exception at the next VM entry, with its payload (`belljar.engine.Vcpu.inject_exception`)."""
