@@ -14,20 +14,22 @@ ROM_SIZE = 0x1000
 _START = 0xFF0
 """Where in it a processor starts, at F000:FFF0."""
 
-_SLEEP_TYPE_SHIFT = 10
-"""SLP_TYP in the PM1 control register; WAK_STS is bit 7 of the status register's high byte (ACPI 6.5, 4.8.3)."""
-
 _VECTOR, _TARGET = FACS_OFFSET + 12, FACS_OFFSET + 40
 """In the segment of the tables: Firmware_Waking_Vector, and bytes of the FACS that are reserved, for a far pointer."""
 
 
-def rom(hardware: AcpiHardware) -> bytes:
-    """The page."""
-    control, status, suspended = hardware.control_port, hardware.event_port, hardware.suspend << _SLEEP_TYPE_SHIFT
+def rom(hardware: AcpiHardware, *, sleep_type: int, woken: int) -> bytes:
+    """The page. `sleep_type` is the field SLP_TYP of the PM1 control register, `woken` WAK_STS in the upper half of the status
+    register (ACPI 6.5, 4.8.3), both as masks."""
+    control, status, suspended = (
+        hardware.control_port,
+        hardware.event_port,
+        hardware.suspend * (sleep_type & -sleep_type),
+    )
     code = bytes.fromhex(
         f"fa ba{_word(control)} ed"  # cli; mov dx, control; in ax, dx
-        f"25001c 3d{_word(suspended)} 7513"  # and ax, SLP_TYP; cmp ax, suspended; jne nothing
-        f"ba{_word(status)} ed f6c480 750e"  # mov dx, status; in ax, dx; test ah, WAK_STS; jnz awake
+        f"25{_word(sleep_type)} 3d{_word(suspended)} 7513"  # and ax, SLP_TYP; cmp ax, suspended; jne nothing
+        f"ba{_word(status)} ed f6c4{woken >> 8:02x} 750e"  # mov dx, status; in ax, dx; test ah, WAK_STS; jnz awake
         "b0ff e621 e6a1"  # mov al, 0xff; out 0x21, al; out 0xa1, al: the 8259s are masked
         "fb f4 ebfd"  # sti; sleep: hlt; jmp sleep
         "fa f4 ebfc"  # nothing: cli; hlt; jmp nothing

@@ -31,7 +31,7 @@ WAKE = 1 << 15
 _ENABLES = TIMER | GLOBAL | POWER_BUTTON | SLEEP_BUTTON | RTC
 
 SCI_ENABLED, _BUS_MASTER_RELOAD = 1 << 0, 1 << 1
-SLEEP_TYPE_SHIFT, _SLEEP_TYPE, SLEEP_ENABLE = 10, 7 << 10, 1 << 13
+SLEEP_TYPE_SHIFT, SLEEP_TYPE, SLEEP_ENABLE = 10, 7 << 10, 1 << 13
 """Control (table 4.13). SCI_EN reads as 1 without SMI_CMD (5.2.9); SLP_EN is write-only."""
 
 SOFT_OFF, SUSPEND = 0, 1
@@ -87,7 +87,7 @@ class Pm1:
         elif offset == ENABLE:
             self._enabled = (self._enabled & ~mask | value) & _ENABLES
         else:
-            self._control = (self._control & ~mask | value) & (_SLEEP_TYPE | _BUS_MASTER_RELOAD)
+            self._control = (self._control & ~mask | value) & (SLEEP_TYPE | _BUS_MASTER_RELOAD)
             if value & SLEEP_ENABLE:
                 self._sleep(self._control >> SLEEP_TYPE_SHIFT & 7)
         self._follow()

@@ -25,7 +25,8 @@ def add_rom(machine: Machine) -> None:
     if machine.guest.image.find(TABLES_GPA) is None or machine.vm is None:
         return
     region = machine.memory.add(ROM_GPA, ROM_SIZE, name="firmware", readonly=True)
-    machine.memory.write(ROM_GPA, rom(acpi_hardware(machine.guest.cpus)), force=True)
+    page = rom(acpi_hardware(machine.guest.cpus), sleep_type=pm1.SLEEP_TYPE, woken=pm1.WAKE)
+    machine.memory.write(ROM_GPA, page, force=True)
     machine.vm.map(region)
 
 
