@@ -51,7 +51,7 @@ class OurChips:
                 value = self.bus.port_read(at, 1)
             elif name == "take":
                 if self.lapic_registers.has_interrupt():
-                    log.append(self.lapic_registers.acknowledge())
+                    log.append(self.lapic_registers.take())
             else:
                 gpa = (LAPIC_GPA if name.startswith("lapic") else IOAPIC_GPA) + at
                 if name.endswith("store"):

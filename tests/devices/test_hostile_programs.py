@@ -109,7 +109,7 @@ def take(pc: Pc, number: int) -> object:
     extint = lapic.has_extint()
     if not lapic.has_interrupt():
         return None
-    vector = lapic.acknowledge()
+    vector = lapic.take()
     assert 0 <= vector <= 255
     if not extint:
         assert vector & 0xF0 > before & 0xF0

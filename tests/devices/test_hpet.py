@@ -39,7 +39,7 @@ class Board:
     def taken(self) -> list[int]:
         vectors = []
         while self.lapic.has_interrupt():
-            vectors.append(self.lapic.acknowledge())
+            vectors.append(self.lapic.take())
             self.lapic.write(0x0B, 0)
         return vectors
 
@@ -149,9 +149,9 @@ def test_a_level_stays_up_until_its_status_is_cleared() -> None:
     board.write(CONFIGURATION, 1)
     board.pc.clock.advance(100)
     assert board.read(STATUS) == 4
-    assert board.lapic.acknowledge() == 0x54
+    assert board.lapic.take() == 0x54
     board.lapic.write(0x0B, 0)
-    assert board.lapic.acknowledge() == 0x54
+    assert board.lapic.take() == 0x54
     board.write(STATUS, 4)
     board.lapic.write(0x0B, 0)
     assert (board.taken(), board.read(STATUS)) == ([], 0)

@@ -131,7 +131,7 @@ def test_counts_tell_source_vector_and_latency() -> None:
     line.pulse()
     clock.advance(250)
     line.pulse()
-    assert lapic.acknowledge() == 0x61
+    assert lapic.take() == 0x61
     (entry,) = chips.counts.entries()
     assert (entry.source, entry.vector, entry.count, entry.merged) == ("disk", 0x61, 1, 1)
     assert (entry.latency.sum_ns, entry.latency.max_ns, entry.by_cpu) == (250, 250, {0: 1})

@@ -52,7 +52,7 @@ def test_second_request_merges_with_one_that_waits(board: Board) -> None:
     line.pulse()
     board.clock.advance(250)
     line.pulse()
-    board.chips.lapics[0].acknowledge()
+    board.chips.lapics[0].take()
     board.chips.lapics[0].write(Reg.EOI, 0)
     sends = "ioapic pin 20: sends vector 0x61 fixed edge to apic 0x0 (disk)"
     assert board.said == [
@@ -80,7 +80,7 @@ def test_line_that_no_pin_lets_through_is_held_back(board: Board) -> None:
 def test_level_that_stays_up_is_sent_again_at_its_end(board: Board) -> None:
     board.open_pin(20, 0x8061, 1 << 24)
     board.chips.router.line(20, "disk")(True)
-    board.chips.lapics[1].acknowledge()
+    board.chips.lapics[1].take()
     board.said.clear()
     board.chips.lapics[1].write(Reg.EOI, 0)
     assert board.texts == [
@@ -149,13 +149,13 @@ def test_logical_destinations_and_broadcasts_are_told_apart(board: Board) -> Non
 def test_spurious_and_polled_interrupts(board: Board) -> None:
     for port, value in ((0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0)):
         board.chips.pic.port_write(port, 1, value)
-    board.chips.lapics[0].acknowledge()
+    board.chips.pic.acknowledge(0)
     board.chips.router.line(4, "serial").pulse()
     board.chips.pic.port_write(0x20, 1, 0x0C)
     board.chips.pic.port_read(0x20, 1)
     board.chips.pic.port_write(0x20, 1, 0x20)
     assert board.said == [
-        (0, "lapic: spurious vector 0xff delivered, the request is gone"),
+        (0, "pic: spurious vector 0x37 delivered, the request is gone"),
         (-1, "gsi 4 up (serial)"),
         (-1, "pic pin 4: vector 0x34 requested (serial)"),
         (-1, "gsi 4 down (serial)"),

@@ -63,12 +63,6 @@ class InterruptBook:
         if counts.watch is not None:
             counts.watch.taken(self._cpu, "lapic", vector, entry.source, latency_ns)
 
-    def spurious(self, vector: int) -> None:
-        """The vCPU wanted one that was gone."""
-        self._counts.entry("lapic", vector).spurious += 1
-        if self._counts.watch is not None:
-            self._counts.watch.spurious(self._cpu, "lapic", vector)
-
     def ended(self, vector: int) -> None:
         """The guest ended one."""
         if self._counts.watch is not None:

@@ -184,25 +184,17 @@ class Lapic:
         """Whether the 8259 is to be asked: LINT0 is up and passes it on, or a message said so."""
         return self.extint or (self._lint_levels[0] and self.local.accepts_extint)
 
-    def acknowledge(self) -> int:
-        """Take the most urgent interrupt: its vector. If it is gone meanwhile, the spurious vector, and nothing is in service."""
-        vector = self.take()
-        return vector if vector >= 0 else self._spurious()
-
     def take(self) -> int:
-        """Take the most urgent interrupt: its vector; -1 if there is none."""
+        """Take the most urgent interrupt: its vector; -1 if there is none.
+
+        Nothing comes between the question and the answer: the spurious vector (SDM 3A 11.9) is never wanted.
+        """
         if self.has_extint() and self._pic is not None:
             self.extint = False
             return self._pic.acknowledge(self.apic_id)
         vector = self.vectors.take() if self.base & regs.BASE_ENABLED else -1
         if vector >= 0 and self._book is not None:
             self._book.taken(vector)
-        return vector
-
-    def _spurious(self) -> int:
-        vector = self.svr & VECTOR_MASK
-        if self._book is not None:
-            self._book.spurious(vector)
         return vector
 
     @property
