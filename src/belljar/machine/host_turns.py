@@ -100,7 +100,7 @@ class HostTurns(TurnInterrupts):
                     seat.came_back(reason)
                     if turn.over():
                         return INTERRUPTED
-                    if not patient and vcpu.gave_turn():
+                    if not patient and vcpu.gave_turn() and self._another_wants_to_run(seat):
                         return reason
                 else:
                     return reason

@@ -138,12 +138,16 @@ class TurnInterrupts(OwnInterrupts):
                         return reason
                 elif reason is INTERRUPTED:
                     seat.came_back(reason)
-                    if (vcpu.gave_turn() and not patient) or turn.over() or turn.late():
+                    gave = vcpu.gave_turn() and not patient and self._another_wants_to_run(seat)
+                    if gave or turn.over() or turn.late():
                         return reason
                 elif reason is IRQ_WINDOW_OPEN:
                     seat.came_back(reason)
                 else:
                     return reason
+
+    def _another_wants_to_run(self, seat: Seat) -> bool:
+        return any(other is not seat and other.wants_to_run for other in self._own_seats)
 
     def _attend(self) -> None:
         self._attention = False
