@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from belljar.machine import End, Machine
 from common import ctrl_c, open_or_skip
 from conformance.assembly import guest
-from conformance.chips import chips
+from conformance.chips import chips, options_for
 
 __all__ = ["chips"]
 
@@ -81,6 +82,46 @@ def test_keyboard_interrupt_ends_a_machine_that_ticks_all_the_time(chips: dict[s
         with ctrl_c():
             machine.run(timeout=30)
         assert time.monotonic() < began + 20  # and not at its time limit
+
+
+WRITING = b"\xe6\x80\xeb\xfc"  # again: out 0x80, al; jmp again
+
+
+class Failing:
+    """A device with a mistake."""
+
+    ports, port_width = range(0x80, 0x81), 1
+
+    def port_read(self, port: int, size: int) -> int:
+        return 0
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        raise ValueError("a mistake")
+
+
+def leave(machine: Machine) -> None:
+    """Look at one exit, and at no more."""
+    for _ in machine.exits(timeout=20):
+        break
+
+
+def fail(machine: Machine) -> None:
+    """Have a device raise something."""
+    machine.bus.attach(Failing())
+    with pytest.raises(ValueError, match="a mistake"):
+        machine.run(timeout=20)
+
+
+@pytest.mark.parametrize("end", [leave, fail])
+@pytest.mark.parametrize(("name", "irqchip"), [("kvm", "user"), ("kvm", "split"), ("soft", "user")])
+def test_time_stands_still_after_a_run_however_it_ended(
+    name: str, irqchip: str, end: Callable[[Machine], None]
+) -> None:
+    with options_for(name, irqchip) as options, Machine(WRITING, clock="host", **options) as machine:
+        end(machine)
+        assert machine.own_interrupts is not None
+        now_ns = machine.own_interrupts.clock.now_ns
+        assert now_ns() == now_ns()
 
 
 def test_run_after_the_end_goes_on_behind_the_halt(chips: dict[str, object]) -> None:

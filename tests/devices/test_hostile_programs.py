@@ -91,7 +91,7 @@ def perform(pc: Pc, operation: tuple) -> object:
         case ("line", number, level):
             pc.bus.port_write(0x2000 + number, 1, level)
         case ("msi", address, data):
-            return pc.chips.router.signal_msi(address, data)
+            return pc.chips.signal_msi(address, data)
         case ("take", number):
             return take(pc, number)
         case ("init", number):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from belljar.devices.apic_message import ApicMessage, from_msi
+from belljar.devices.apic_message import ApicMessage
 from belljar.devices.interrupt_counts import InterruptCounts
 
 
@@ -40,8 +40,6 @@ class ApicBus:
         self._counts = counts
         self._lapics: list[LocalApic] = []
         self._listeners: list[EoiListener] = []
-        self.undelivered = 0
-        """Messages that no APIC took."""
 
     @property
     def lapics(self) -> tuple[LocalApic, ...]:
@@ -76,16 +74,9 @@ class ApicBus:
         for lapic in targets:
             found += 1
             taken += lapic.receive(message)
-        if not taken:
-            self.undelivered += 1
-            if counts is not None and not found:
-                counts.lose(message)
+        if not found and counts is not None:
+            counts.lose(message)
         return taken
-
-    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
-        """A device's memory write to the interrupt range; how many APICs took it, 0 if it meant none."""
-        message = from_msi(gpa, data, source)
-        return self.deliver(message) if message is not None else 0
 
     def end_of_interrupt(self, vector: int) -> None:
         """A local APIC finished a level-triggered interrupt: every IOAPIC hears of it (SDM 3A 11.8.5)."""

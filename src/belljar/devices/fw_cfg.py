@@ -17,7 +17,7 @@ FILE_FIRST = 0x20
 FILE_SLOTS = 0x10
 FILE_NAME_SIZE = 56
 _ITEM_MASK = 0x3FFF
-_WRITE_CHANNEL = 0x4000
+"""Without the bits for writing and for items of an architecture (fw_cfg.rst, "Selector (Control) Register")."""
 
 
 class Item(IntEnum):
@@ -111,7 +111,7 @@ class FwCfg:
     def port_write(self, port: int, size: int, value: int) -> None:
         """Choose an item. Data cannot be written, as in QEMU since 2.4."""
         if port == FW_CFG_PORT and size == 2:
-            self._selected = value & _ITEM_MASK & ~_WRITE_CHANNEL
+            self._selected = value & _ITEM_MASK
             self._offset = 0
 
     def state(self) -> dict[str, int]:

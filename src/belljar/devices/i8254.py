@@ -79,11 +79,6 @@ class Pit:
         self.counters[SPEAKER_COUNTER].set_gate(gate, self.now())
 
     @property
-    def speaker_gate(self) -> bool:
-        """Counter 2's gate."""
-        return self.counters[SPEAKER_COUNTER].gate
-
-    @property
     def speaker_out(self) -> bool:
         """Counter 2's output, bit 5 of port 0x61."""
         return self.counters[SPEAKER_COUNTER].out(self.now())

@@ -244,10 +244,6 @@ class Router:
         entry = self._gsis.get(gsi)
         return entry is not None and entry.levels != 0
 
-    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
-        """Send a message (KVM_SIGNAL_MSI): above 0 delivered, 0 not taken by anybody."""
-        return self._send_msi(gpa, data, source) if self._send_msi is not None else 0
-
     def explain(self) -> list[LineRoute]:
         """Which line reaches which vector on which CPU, as the chips are programmed now, by GSI."""
         rows = []

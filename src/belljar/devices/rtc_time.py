@@ -13,6 +13,9 @@ _PM = 0x80
 _ANY = 0xC0
 """An alarm byte with both top bits set matches always (MC146818A, "Time, Calendar, and Alarm Locations")."""
 
+NEVER = 1 << 62
+"""Seconds: longer than any machine runs."""
+
 DAY = 86_400
 DAYS_IN_400_YEARS = 146_097
 _MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -110,10 +113,6 @@ def next_match(time: RtcTime, cmos: Registers) -> int:
                 if (h, m, s) > (hour, minute, second):
                     return h * 3600 + m * 60 + s - time.second
     return DAY - time.second + hours[0] * 3600 + minutes[0] * 60 + seconds[0]
-
-
-NEVER = 1 << 62
-"""Seconds: longer than any machine runs."""
 
 
 def _choices(raw: int, value: int, count: int) -> range:

@@ -17,9 +17,6 @@ LEAVES_TOPOLOGY = (0xB, 0x1F)
 LEAF_EXTENDED_FEATURES = 0x8000_0001
 EDX_NX = 1 << 20
 EDX_PAGE_1G = 1 << 26
-EDX_LONG_MODE = 1 << 29
-LEAF_STRUCTURED_FEATURES = 7
-ECX_LA57 = 1 << 16
 
 ECX_BYTE_3 = 4
 """From the highest byte of EBX to that of ECX."""
@@ -118,13 +115,3 @@ class CpuModel:
     def has_1g_pages(self) -> bool:
         """Whether guests may map pages of 1 GiB."""
         return bool(self.leaf(LEAF_EXTENDED_FEATURES)[3] & EDX_PAGE_1G)
-
-    @property
-    def has_long_mode(self) -> bool:
-        """Whether guests may enter long mode."""
-        return bool(self.leaf(LEAF_EXTENDED_FEATURES)[3] & EDX_LONG_MODE)
-
-    @property
-    def has_la57(self) -> bool:
-        """Whether guests may have five levels of page tables."""
-        return bool(self.leaf(LEAF_STRUCTURED_FEATURES)[2] & ECX_LA57)

@@ -125,8 +125,6 @@ class RunState:
     def _conclude(self, started_ns: int) -> RunResult:
         self._stop_requested = False
         self._deadline_ns = None
-        if self._own is not None:
-            self._own.end()
         if self._failure is not None:
             raise self._failure
         assert self.result is not None
@@ -214,7 +212,9 @@ class RunState:
         return self.result is None
 
     def _stand_still(self) -> None:
-        """The run is over: what was asked for meanwhile is done, from now on at once."""
+        """The run is over, however it came to that: so is time. What was asked for meanwhile is done, from now on at once."""
+        if self._own is not None:
+            self._own.end()
         with self._lock:
             self.running = False
             self._grant_changes()

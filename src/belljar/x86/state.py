@@ -127,8 +127,3 @@ class CpuState:
 
     registers: Registers = field(default_factory=Registers)
     special: SpecialRegisters = field(default_factory=SpecialRegisters)
-
-    def with_registers(self, **values: int) -> CpuState:
-        """A copy with some general registers, RIP or RFLAGS replaced; unknown names raise TypeError."""
-        current = {name: getattr(self.registers, name) for name in (*GENERAL_REGISTERS, "rip", "rflags")}
-        return CpuState(Registers(**{**current, **values}), self.special)
