@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from belljar.engine_data import FOREVER
+
 if TYPE_CHECKING:
     from belljar.engine_data import DebugControl, EngineTranslation, RunPage
     from belljar.exits import Exit, ExitReason
@@ -139,6 +141,7 @@ class Vcpu(Protocol):
         *,
         deadline_ns: int | None = None,
         instructions: int | None = None,
+        until_ns: int = FOREVER,
         single_exit: bool = False,
         observer: Callable[[Exit], None] | None = None,
     ) -> ExitReason:
@@ -146,10 +149,10 @@ class Vcpu(Protocol):
 
         Returns the reason: never IO or MMIO unless `single_exit`, which returns after each exit, already served by the
         bus. `deadline_ns` is a time of `time.monotonic_ns()`; past it, or after `kick()`, the answer is INTERRUPTED.
-        `instructions` ends the run after exactly so many with INSTRUCTION_LIMIT (FeatureUnsupported on an engine that
-        cannot count). `observer` is called with every exit, after it was served, on this thread; not with those that wait
-        for `answer`, which are the answerer's to show. Exceptions from `bus` and `observer` propagate, as does
-        KeyboardInterrupt.
+        `instructions` ends the run after exactly so many with INSTRUCTION_LIMIT, and so does `until_ns` when `clock_ns` is
+        that, or behind the exit whose cost takes it there (both FeatureUnsupported on an engine that cannot count).
+        `observer` is called with every exit, after it was served, on this thread; not with those that wait for `answer`,
+        which are the answerer's to show. Exceptions from `bus` and `observer` propagate, as does KeyboardInterrupt.
         """
 
     def last_exit(self) -> Exit:
@@ -230,8 +233,8 @@ class Vcpu(Protocol):
 
     clock_ns: int
     """What the processor's own time-stamp counter shows, which a guest's follows by offset and scaling: where the engine
-    counts instructions, a nanosecond for each of them. Set, it goes on from there; only between runs. On other engines
-    nothing can be set: FeatureUnsupported."""
+    counts instructions, a nanosecond for each of them, and `exits_ns` for what it served. Set, it goes on from there; only
+    between runs. On other engines nothing can be set: FeatureUnsupported."""
 
     def serve_msrs(self, device: MsrDevice) -> None:
         """Have accesses to MSRs of `device` that would end a run go there instead, unless somebody wants to see exits.
@@ -273,6 +276,9 @@ class Vcpu(Protocol):
 
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""
+
+    def exits_ns(self) -> int:
+        """How much of `clock_ns` was charged for exits since this vCPU was made; FeatureUnsupported as above."""
 
     def kick(self) -> None:
         """Make the current run, or else the next one, return INTERRUPTED. From any thread, any number of times."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from belljar.records import dataclass
+
+FOREVER: Final = (1 << 62) - 1
+"""No limit: later than every time in nanoseconds, more than every number of instructions."""
 
 MACHINE_CHECK_BANKS = 10
 """Banks of error registers that every engine gives a vCPU, as other hypervisors on KVM do."""

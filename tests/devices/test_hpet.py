@@ -111,9 +111,9 @@ def test_a_32_bit_comparator_matches_with_every_wrap() -> None:
 def test_a_periodic_comparator_adds_its_period() -> None:
     board = Board()
     board.write(comparator(1), ENABLED | ROUTE_20 | PERIODIC | SET)
-    board.write(comparator(1) + 8, 1000)
-    board.write(comparator(1) + 8, 300)
-    assert board.read(comparator(1) + 8) == 1000, "only the first write after SET sets the comparator itself"
+    board.write(comparator(1) + 8, 10_000)
+    board.write(comparator(1) + 8, 3_000)
+    assert board.read(comparator(1) + 8) == 10_000, "only the first write after SET sets the comparator itself"
     board.write(CONFIGURATION, 1)
     times = []
     for _ in range(3):
@@ -122,8 +122,8 @@ def test_a_periodic_comparator_adds_its_period() -> None:
         board.pc.clock.advance_to(deadline_ns)
         assert board.taken() == [0x54]
         times.append(deadline_ns)
-    assert times == [10_000, 13_000, 16_000]
-    assert board.read(comparator(1) + 8) == 1900
+    assert times == [100_000, 130_000, 160_000]
+    assert board.read(comparator(1) + 8) == 19_000
     board.pc.clock.advance(3_000_000)
     assert board.taken() == [0x54], "what was slept through is one interrupt"
     assert board.read(comparator(1) + 8) > board.read(COUNTER)
@@ -160,14 +160,14 @@ def test_a_level_stays_up_until_its_status_is_cleared() -> None:
 def test_a_periodic_level_costs_no_time_until_its_status_is_cleared() -> None:
     board = Board()
     board.write(comparator(2), ENABLED | ROUTE_20 | LEVEL | PERIODIC | SET)
-    board.write(comparator(2) + 8, 1000)
+    board.write(comparator(2) + 8, 10_000)
     board.write(CONFIGURATION, 1)
-    board.pc.clock.advance(10_000)
+    board.pc.clock.advance(100_000)
     assert (board.read(STATUS), board.pc.clock.timers.active()) == (4, [])
-    board.pc.clock.advance(25_000)
+    board.pc.clock.advance(250_000)
     board.write(STATUS, 4)
-    assert (board.read(STATUS), board.read(comparator(2) + 8)) == (0, 4000)
-    board.pc.clock.advance(5_000)
+    assert (board.read(STATUS), board.read(comparator(2) + 8)) == (0, 40_000)
+    board.pc.clock.advance(50_000)
     assert board.read(STATUS) == 4
 
 

@@ -286,8 +286,8 @@ def test_one_shot_and_periodic_timers() -> None:
     lapic, clock = cpus.lapics[0], cpus.pc.clock
     lapic.write(Reg.DIVIDE, 0x3)
     lapic.write(Reg.LVT_TIMER, 0x40)
-    lapic.write(Reg.INITIAL_COUNT, 1000)
-    clock.advance(15_999)
+    lapic.write(Reg.INITIAL_COUNT, 100_000)
+    clock.advance(1_599_999)
     assert (lapic.read(Reg.CURRENT_COUNT), lapic.has_interrupt()) == (0, False)
     clock.advance(1)
     assert (lapic.take(), lapic.read(Reg.CURRENT_COUNT)) == (0x40, 0)
@@ -295,16 +295,16 @@ def test_one_shot_and_periodic_timers() -> None:
     clock.advance(10**9)
     assert not lapic.has_interrupt()
     lapic.write(Reg.LVT_TIMER, 0x41 | PERIODIC)
-    lapic.write(Reg.INITIAL_COUNT, 1000)
+    lapic.write(Reg.INITIAL_COUNT, 100_000)
     for _ in range(3):
-        clock.advance(16_000)
+        clock.advance(1_600_000)
         assert lapic.take() == 0x41
         lapic.write(Reg.EOI, 0)
-    clock.advance(4_000)
-    assert lapic.read(Reg.CURRENT_COUNT) == 750
+    clock.advance(400_000)
+    assert lapic.read(Reg.CURRENT_COUNT) == 75_000
     lapic.write(Reg.DIVIDE, 0xB)
-    assert lapic.read(Reg.CURRENT_COUNT) == 750
-    assert clock.next_deadline_ns() == clock.now_ns() + 750
+    assert lapic.read(Reg.CURRENT_COUNT) == 75_000
+    assert clock.next_deadline_ns() == clock.now_ns() + 75_000
     lapic.write(Reg.INITIAL_COUNT, 0)
     assert (clock.next_deadline_ns(), lapic.read(Reg.CURRENT_COUNT)) == (None, 0)
 

@@ -14,9 +14,10 @@ from belljar.errors import ConfigurationError
 
 NS_PER_SECOND: Final = 1_000_000_000
 
-MIN_TICK_NS: Final = 1_000
-"""In instruction time, no periodic timer interrupts more often than this. What a guest asks for beyond it is merged, as on a
-processor too slow to take every tick; counters still show what was asked for."""
+MIN_TICK_NS: Final = 10_000
+"""In instruction time, no periodic timer interrupts more often than this: a handler makes some exits of a thousand nanoseconds
+each, and something must be left for the rest of the guest. What a guest asks for beyond it is merged, as on a processor too
+slow to take every tick; counters still show what was asked for."""
 
 HOST_MIN_TICK_NS: Final = 200_000
 """The same on the host's clock, where vCPUs may be slow and a tick must leave them time for more than itself. KVM's limit,

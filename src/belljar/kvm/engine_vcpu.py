@@ -7,7 +7,7 @@ from errno import EEXIST
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from belljar.engine_data import LAPIC_TSC_DEADLINE, LAPIC_X2APIC, DebugControl, EngineTranslation, RunPage
+from belljar.engine_data import FOREVER, LAPIC_TSC_DEADLINE, LAPIC_X2APIC, DebugControl, EngineTranslation, RunPage
 from belljar.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -230,15 +230,16 @@ class KvmVcpu:
         *,
         deadline_ns: int | None = None,
         instructions: int | None = None,
+        until_ns: int = FOREVER,
         single_exit: bool = False,
         observer: Callable[[Exit], None] | None = None,
     ) -> ExitReason:
         """Run until something ends the run (`belljar.engine.Vcpu.run`).
 
         An access whose bus method raised counts as done; a read then gives the guest all ones. FeatureUnsupported for
-        `instructions`, EngineError if KVM_RUN fails.
+        `instructions` and `until_ns`, EngineError if KVM_RUN fails.
         """
-        if instructions is not None:
+        if instructions is not None or until_ns != FOREVER:
             raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
         if self._stepping:
             return self._step(bus, deadline_ns, single_exit, observer)
@@ -492,6 +493,10 @@ class KvmVcpu:
 
     def instructions_retired(self) -> int:
         """Raises FeatureUnsupported: KVM does not count."""
+        raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
+
+    def exits_ns(self) -> int:
+        """Raises FeatureUnsupported, as above."""
         raise FeatureUnsupported(NO_COUNTING, hint=USE_SOFT)
 
     def kick(self) -> None:

@@ -22,6 +22,9 @@ TURN_NS = 2_000_000
 TURN_INSTRUCTIONS = 10_000
 """The same on an engine that can."""
 
+TURN_SPAN_NS = 100_000
+"""How far a turn may take the clock of an engine that can: exits cost time, and others' timers wait meanwhile."""
+
 Observer = Callable[[Exit], None]
 
 
@@ -172,6 +175,7 @@ class Runner(RunState):
                 reason: ExitReason | None
                 if own is not None and turn is not None:
                     turn.deadline_ns, turn.instructions = slice_ns, slice_instructions
+                    turn.span_ns = None if alone else TURN_SPAN_NS
                     reason = own.run(cpu.index, turn)
                     ran |= reason is not None
                 else:

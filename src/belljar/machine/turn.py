@@ -30,6 +30,8 @@ class Turn:
         """The end, as a time of time.monotonic_ns()."""
         self.instructions: int | None = None
         """How many at most."""
+        self.span_ns: int | None = None
+        """How far the clock may go on at most, on an engine that counts instructions."""
 
     def late_at(self, now_ns: int) -> bool:
         """Whether it is over at this time of time.monotonic_ns()."""

@@ -7,7 +7,7 @@ from belljar.engine import Vcpu
 
 
 class TurnClock(InstructionClock):
-    """One nanosecond an instruction, whichever vCPU executes it; it can be read in the middle of a run.
+    """One nanosecond an instruction, whichever vCPU executes it, and what exits cost; it can be read in the middle of a run.
 
     The processors' own time-stamp counters show the same.
     """
@@ -39,12 +39,6 @@ class TurnClock(InstructionClock):
         """It has run."""
         self.time_ns = vcpu.clock_ns
         self.running = None
-
-    def use_up(self, end_ns: int) -> None:
-        """A run was used up: rounds without an instruction took the rest of it."""
-        if end_ns > self.time_ns:
-            self.time_ns = end_ns
-            self._skipped = True
 
     def run_due(self) -> int:
         """Run what is due now; how many timers ran."""

@@ -85,6 +85,7 @@ class TurnInterrupts(OwnInterrupts):
     def _run(self, index: int, turn: Turn) -> ExitReason | None:
         seat, clock, turns = self._own_seats[index], self._time, self._turns
         vcpu, timers, left, patient = seat.cpu.vcpu, clock.timers, turn.instructions, turn.patient
+        end_ns = NEVER if turn.span_ns is None else clock.time_ns + turn.span_ns
         rounds = 0
         with turns:
             while True:
@@ -107,9 +108,11 @@ class TurnInterrupts(OwnInterrupts):
                     self.rest(turn.deadline_ns)
                     continue
                 begin_ns = clock.time_ns
-                budget = timers.first_ns - begin_ns
+                until_ns = timers.first_ns if timers.first_ns < end_ns else end_ns
+                budget = until_ns - begin_ns
                 if left is not None and left < budget:
                     budget = left
+                charged_ns = 0 if left is None else vcpu.exits_ns()
                 clock.enter(vcpu)
                 self._running = vcpu
                 try:
@@ -117,16 +120,15 @@ class TurnInterrupts(OwnInterrupts):
                         seat.bus,
                         deadline_ns=turn.deadline_ns,
                         instructions=budget if budget < NEVER >> 1 else None,
+                        until_ns=until_ns,
                         single_exit=turn.single_exit,
                         observer=turn.observer,
                     )
                 finally:
                     clock.leave(vcpu)
                     self._running = None
-                if reason is INSTRUCTION_LIMIT and budget < NEVER >> 1:
-                    clock.use_up(begin_ns + budget)
                 if left is not None:
-                    left -= clock.time_ns - begin_ns
+                    left -= clock.time_ns - begin_ns - (vcpu.exits_ns() - charged_ns)
                 if reason is HLT:
                     seat.halt()
                     if seat.stepping:
@@ -134,7 +136,7 @@ class TurnInterrupts(OwnInterrupts):
                     if patient and seat.interruptible and not seat.stale and timers.first_ns != NEVER:
                         clock.skip()
                 elif reason is INSTRUCTION_LIMIT:
-                    if (left is not None and left <= 0) or budget >= NEVER >> 1:
+                    if (left is not None and left <= 0) or clock.time_ns >= end_ns or budget >= NEVER >> 1:
                         return reason
                 elif reason is INTERRUPTED:
                     seat.came_back(reason)

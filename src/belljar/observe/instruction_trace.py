@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from belljar.engine import Bus
+from belljar.engine_data import FOREVER
 from belljar.errors import GuestMemoryError
 from belljar.exits import Exit, ExitReason
 from belljar.machine import Cpu, Machine
@@ -70,12 +71,13 @@ class _SteppedVcpu(VcpuProxy):
         *,
         deadline_ns: int | None = None,
         instructions: int | None = None,
+        until_ns: int = FOREVER,
         single_exit: bool = False,
         observer: Callable[[Exit], None] | None = None,
     ) -> ExitReason:
         """As `belljar.engine.Vcpu.run`."""
         left = instructions
-        while left is None or left > 0:
+        while (left is None or left > 0) and (until_ns == FOREVER or self._inner.clock_ns < until_ns):
             before = self._inner.get_registers()
             special = self._inner.get_special()
             pc_gva, bits = linear_pc(special, before.rip), code_bits(special)
@@ -91,7 +93,8 @@ class _SteppedVcpu(VcpuProxy):
                 return reason
             self.__dict__["_steps"] += 1
             left = None if left is None else left - done
-        self.__dict__["_steps"] -= 1
+        if self._steps:
+            self.__dict__["_steps"] -= 1
         return ExitReason.INSTRUCTION_LIMIT
 
     def _fetch(self, special: SpecialRegisters, gva: int) -> bytes:

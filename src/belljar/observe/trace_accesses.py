@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from belljar.engine import Bus
+from belljar.engine_data import FOREVER
 from belljar.exits import Exit, ExitReason, WriteMsr
 from belljar.machine import Cpu, Machine
 from belljar.observe.trace import character, shown
@@ -104,6 +105,7 @@ class TracedVcpu(VcpuProxy):
         *,
         deadline_ns: int | None = None,
         instructions: int | None = None,
+        until_ns: int = FOREVER,
         single_exit: bool = False,
         observer: Callable[[Exit], None] | None = None,
     ) -> ExitReason:
@@ -112,7 +114,12 @@ class TracedVcpu(VcpuProxy):
         if traced is None:
             traced = self._buses[id(bus)] = TracedBus(self._machine, self._inner.index, bus, self._kinds, self._lines)
         reason: ExitReason = self._inner.run(
-            traced, deadline_ns=deadline_ns, instructions=instructions, single_exit=single_exit, observer=observer
+            traced,
+            deadline_ns=deadline_ns,
+            instructions=instructions,
+            until_ns=until_ns,
+            single_exit=single_exit,
+            observer=observer,
         )
         return reason
 

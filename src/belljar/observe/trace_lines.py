@@ -33,14 +33,14 @@ class TraceLines:
 
 
 def machine_time(machine: Machine) -> Callable[[], int]:
-    """The clock of a machine's devices; where it has none, what its vCPUs have executed, or else the host's time from now on.
+    """The clock of a machine's devices; where it has none, its processors' own added up, or else the host's time from now on.
 
-    Nanoseconds. Instructions count for one each, so that two runs show the same.
+    Nanoseconds. Processors' clocks count what was executed, so that two runs show the same.
     """
     if machine.own_interrupts is not None:
         return machine.own_interrupts.clock.now_ns
     if machine.engine.counts_instructions:
-        return lambda: sum(cpu.vcpu.instructions_retired() for cpu in machine.cpus)
+        return lambda: sum(cpu.vcpu.clock_ns for cpu in machine.cpus)
     if machine.timers is not None:
         return machine.timers.now_ns
     began_ns = time.monotonic_ns()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from belljar.engine_data import FOREVER
 from belljar.soft.hypervisor.answers import RAX, RBX, RCX, RDX
 from belljar.soft.hypervisor.exit_words import exit_words
 from belljar.soft.hypervisor.msrs import in_bitmap
@@ -62,31 +63,32 @@ class ObservedProcessor:
         """As `Processor.enter`."""
         self.settle()
         end = self.inner.spent + budget
-        return self._seen(self.inner.enter(budget), end)
+        return self._seen(self.inner.enter(budget), end, FOREVER)
 
-    def enter_exactly(self, budget: int, *devices: object) -> int:
+    def enter_exactly(self, budget: int, until_ns: int = FOREVER, *devices: object) -> int:
         """As `Processor.enter_exactly`, but with every exit: no access to `devices` is carried out here."""
         self.settle()
-        reason: int = self.inner.enter_exactly(budget)
+        reason: int = self.inner.enter_exactly(budget, until_ns)
         end = self.inner.spent_before + budget
-        reason = self._seen(reason, end)
-        return PAUSE_LIMIT if reason == PAUSE_BUDGET and self.inner.spent == end else reason
+        reason = self._seen(reason, end, until_ns)
+        return PAUSE_LIMIT if reason == PAUSE_BUDGET and self.inner.left(end, until_ns) <= 0 else reason
 
     def emulate(self, *arguments: Any) -> int:
         """As `Processor.emulate`."""
         self.settle()
-        return self._seen(self.inner.emulate(*arguments), self.inner.spent)
+        return self._seen(self.inner.emulate(*arguments), self.inner.spent, FOREVER)
 
-    def _seen(self, reason: int, end: int) -> int:
+    def _seen(self, reason: int, end: int, until_ns: int) -> int:
         """Tell of an exit; MSR accesses that exited only for the watch's sake go on."""
         inner = self.inner
         while reason in MSR_ACCESSES and self._is_the_guests_own(inner.get_gpr(RCX) & LOW32, reason):
             reason = self._carry_out(reason)
             if reason != PAUSE_BUDGET:
                 break
-            if inner.spent >= end or (self.owner.shows_deliveries and self.faulted):
+            left = inner.left(end, until_ns)
+            if left <= 0 or (self.owner.shows_deliveries and self.faulted):
                 return PAUSE_BUDGET
-            reason = inner.enter(end - inner.spent)
+            reason = inner.enter(left)
         if reason < FIRST_PAUSE:
             self._tell(reason)
         return reason

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 from belljar.breath import breathe
 from belljar.engine import Bus, MsrDevice
-from belljar.engine_data import LAPIC_TSC_DEADLINE, LAPIC_X2APIC, DebugControl
+from belljar.engine_data import FOREVER, LAPIC_TSC_DEADLINE, LAPIC_X2APIC, DebugControl
 from belljar.errors import ConfigurationError, EngineError, FeatureUnsupported
 from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
 from belljar.soft.hypervisor import msr_access
 from belljar.soft.hypervisor.answers import finish
+from belljar.soft.hypervisor.charges import CHARGED
 from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import halt, stepped
 from belljar.soft.hypervisor.handlers.ports import access as port_access
@@ -164,6 +165,7 @@ class SoftVcpu(VcpuState):
         *,
         deadline_ns: int | None = None,
         instructions: int | None = None,
+        until_ns: int = FOREVER,
         single_exit: bool = False,
         observer: Callable[[Exit], None] | None = None,
     ) -> ExitReason:
@@ -185,7 +187,7 @@ class SoftVcpu(VcpuState):
             and not self._careful
         ):  # nothing on this way but what must be
             try:
-                begun = self.processor.enter_exactly(instructions)
+                begun = self.processor.enter_exactly(instructions, until_ns)
             except VmxError as error:
                 raise self._failed(error) from None
             if begun == PAUSE_LIMIT:
@@ -193,13 +195,14 @@ class SoftVcpu(VcpuState):
                 log.counts[INSTRUCTION_LIMIT] += 1
                 log.made = self._limit_reached
                 return LIMIT_REACHED
-        return self._run_on(bus, deadline_ns, instructions, single_exit, observer, begun)
+        return self._run_on(bus, deadline_ns, instructions, until_ns, single_exit, observer, begun)
 
     def _run_on(
         self,
         bus: Bus,
         deadline_ns: int | None,
         instructions: int | None,
+        until_ns: int,
         single_exit: bool,
         observer: Callable[[Exit], None] | None,
         begun: int,
@@ -214,13 +217,13 @@ class SoftVcpu(VcpuState):
                 self.bus = self.window.bus = bus
             self._observer, self._single_exit, self.reporting = observer, single_exit, reporting
             if not reporting and not self._careful and (instructions is None or instructions > 0):
-                return self._run_unseen(deadline_ns, instructions, begun)
+                return self._run_unseen(deadline_ns, instructions, until_ns, begun)
             self.memory.host_changed()
             if reporting and deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                 return self.end(self.interrupted)  # a run of single exits never gets to look below
-            if instructions is None and not self._careful:
+            if instructions is None and until_ns == FOREVER and not self._careful:
                 return self._run_freely(deadline_ns)
-            return self._run_counting(deadline_ns, instructions, -1)
+            return self._run_counting(deadline_ns, instructions, until_ns, -1)
         except VmxError as error:
             raise self._failed(error) from None
         finally:
@@ -232,7 +235,7 @@ class SoftVcpu(VcpuState):
         log.made = self._limit_reached
         return LIMIT_REACHED
 
-    def _run_unseen(self, deadline_ns: int | None, instructions: int | None, begun: int) -> ExitReason:
+    def _run_unseen(self, deadline_ns: int | None, instructions: int | None, until_ns: int, begun: int) -> ExitReason:
         """A run that nobody looks at. In its first chunk, accesses to the device's page that was touched last are served on
         the way: most runs are from one interrupt to the next, and come to no more.
 
@@ -243,11 +246,11 @@ class SoftVcpu(VcpuState):
             window, device_gpa = self.window, self._device_page.gpa
             if device_gpa >= 0:
                 window.device_gpa = device_gpa
-                begun = self.processor.enter_exactly(chunk, window, device_gpa)
+                begun = self.processor.enter_exactly(chunk, until_ns, window, device_gpa)
             else:
-                begun = self.processor.enter_exactly(chunk)
+                begun = self.processor.enter_exactly(chunk, until_ns)
             if begun == PAUSE_LIMIT:
-                if chunk == instructions:
+                if chunk == instructions or self.processor.left(FOREVER, until_ns) <= 0:
                     return self._used_up()
                 begun = PAUSE_BUDGET
             ended = None
@@ -259,8 +262,8 @@ class SoftVcpu(VcpuState):
                 ended, begun = self.carried_out(begun - CARRIED_OUT), PAUSE_BUDGET
             if ended is not None:
                 return ended
-        if instructions is not None:
-            return self._run_counting(deadline_ns, instructions, begun)
+        if instructions is not None or until_ns != FOREVER:
+            return self._run_counting(deadline_ns, instructions, until_ns, begun)
         if begun != PAUSE_BUDGET:
             ended = self._serve(begun)
             if ended is not None:
@@ -299,21 +302,25 @@ class SoftVcpu(VcpuState):
                     return self.end(self.interrupted)
                 looks, look_at = EXITS_PER_LOOK, processor.spent + budget
 
-    def _run_counting(self, deadline_ns: int | None, instructions: int | None, begun: int) -> ExitReason:
-        """Run to a number of instructions, or one by one. `begun`: why the processor came back already; -1: not entered."""
+    def _run_counting(self, deadline_ns: int | None, instructions: int | None, until_ns: int, begun: int) -> ExitReason:
+        """Run to a number of instructions or a time, or one by one.
+
+        `begun`: why the processor came back already; -1: not entered.
+        """
         processor = self.processor
         single_step = self.debug.single_step
         chunk = 1 if single_step else CHUNK
         begin = processor.spent if begun < 0 else processor.spent_before
-        limit = None if instructions is None else begin + instructions
-        if begun < 0 and limit is not None and begin >= limit:
+        limit = FOREVER if instructions is None else begin + instructions
+        left = processor.left(limit, until_ns)
+        if begun < 0 and left <= 0:
             return self.end(self._limit_reached)
         looks, look_at = EXITS_PER_LOOK, begin + chunk
         self._looked_ns = 0
         while True:
             before = processor.retired
             if begun < 0:
-                reason = processor.enter(chunk if limit is None else min(chunk, limit - processor.spent))
+                reason = processor.enter(left if left < chunk else chunk)
             else:
                 reason, begun, before = begun, -1, -1
             ended = self._serve(reason)
@@ -324,7 +331,8 @@ class SoftVcpu(VcpuState):
                     return self.end(self._limit_reached)
             elif single_step:
                 return stepped(self)
-            if limit is not None and processor.spent >= limit:
+            left = processor.left(limit, until_ns)
+            if left <= 0:
                 return self.end(self._limit_reached)
             looks -= 1 + self._carried
             self._carried = 0
@@ -344,6 +352,8 @@ class SoftVcpu(VcpuState):
         return next_chunk(chunk, now_ns - looked_ns) if used_up and looked_ns else chunk
 
     def _serve(self, reason: int) -> ExitReason | None:
+        if reason in CHARGED:
+            self.processor.charge_exit()
         handler = HANDLERS.get(reason)
         return self._unexpected(reason) if handler is None else handler(self)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from belljar.engine_data import EngineTranslation, RunPage
 from belljar.errors import ClosedError, EngineError
 from belljar.soft.hypervisor import controls, state
+from belljar.soft.hypervisor.charges import EXIT_NS
 from belljar.soft.hypervisor.events import forget
 from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.start import check_pages, start_special
@@ -40,6 +41,7 @@ class VcpuState(VcpuEvents):
         self.mmu = mmu
         self.memory = mmu.memory
         self.processor = Processor(mmu.memory)
+        self.processor.exit_ns = EXIT_NS
         self.runner = 0
         """Which thread is in `run`, beyond its shortest way; 0: none."""
         self.nmis = 0
@@ -110,7 +112,7 @@ class VcpuState(VcpuEvents):
 
     @property
     def clock_ns(self) -> int:
-        """The processor's own time-stamp counter, which a guest's follows: a nanosecond an instruction."""
+        """The processor's own time-stamp counter, which a guest's follows: a nanosecond an instruction, and what exits cost."""
         return self.processor.tsc
 
     @clock_ns.setter
@@ -128,6 +130,10 @@ class VcpuState(VcpuEvents):
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made."""
         return self.processor.retired
+
+    def exits_ns(self) -> int:
+        """How much of `clock_ns` was charged for exits since this vCPU was made (`belljar.soft.hypervisor.charges`)."""
+        return self.processor.exits_ns
 
     def _settled(self) -> Processor:
         """For looking at state, or changing it: nobody else may be at it."""

@@ -7,6 +7,7 @@ from typing import Final, Protocol, cast
 from belljar.engine import Bus
 from belljar.soft.hypervisor.exit_log import MMIO, ExitLog
 from belljar.soft.hypervisor.mmu.mmu import Mmu
+from belljar.soft.processor._core import Processor
 
 PAGE_MASK: Final = -4096
 
@@ -16,6 +17,7 @@ class Owner(Protocol):
 
     log: ExitLog
     reporting: bool
+    processor: Processor
 
     def report_access(self) -> None:
         """The last access of the log was served."""
@@ -93,6 +95,7 @@ class DeviceWindow:
 
     def _read_port(self, port: int, size: int) -> bytes:
         owner = self._owner
+        owner.processor.charge_exit()
         count = self._expected[2]
         data = b"\xff" * size * count
         try:
@@ -109,6 +112,7 @@ class DeviceWindow:
     def port_write(self, port: int, size: int, value: int) -> None:
         """OUTS."""
         owner = self._owner
+        owner.processor.charge_exit()
         owner.log.port(port, size, True, value.to_bytes(size, "little"), 1)
         self.bus.port_write(port, size, value)
         if owner.reporting:

@@ -20,7 +20,9 @@ class Identity(HypervPart):
         """Three."""
         return {
             Msr.HV_VP_INDEX: Register(lambda: self.vcpu.index, refuse),
-            Msr.HV_VP_RUNTIME: Register(lambda: self.vcpu.processor.retired // UNIT_NS, refuse),
+            Msr.HV_VP_RUNTIME: Register(
+                lambda: (self.vcpu.processor.spent + self.vcpu.processor.exits_ns) // UNIT_NS, refuse
+            ),
             Msr.HV_RESET: Register(lambda: 0, self._reset),
         }
 

@@ -32,7 +32,7 @@ PAYLOAD = Struct("<IIQQ")
 MESSAGE_BASE_GPA, MESSAGE_DESTINATION_SHIFT = 0xFEE0_0000, 12
 """A message-signalled interrupt's address (SDM 3A 11.11.1)."""
 
-LEAST_PERIOD = 10
+LEAST_PERIOD = 100
 """Units of 100 ns: no periodic timer interrupts more often than other timers here do (`belljar.devices.clock.MIN_TICK_NS`)."""
 
 

@@ -201,9 +201,37 @@ class BareProcessor:
         """Of all budgets together: instructions executed, and rounds without one where there were too many in a row."""
         return self.cpu.retired + self.cpu.charged
 
+    def left(self, limit: cython.longlong, until_ns: cython.longlong) -> int:
+        """How many instructions there may be until `spent` is `limit`, and `tsc` is `until_ns`; FOREVER for either: no such limit.
+
+        Zero or less: one of them is reached.
+        """
+        return left_until(self.cpu, limit, until_ns)
+
+    @property
+    def exit_ns(self) -> int:
+        """What the time-stamp counter is moved on by for an access of a device, a port, or by `charge_exit`: 0 at first."""
+        return self.cpu.exit_ns
+
+    @exit_ns.setter
+    def exit_ns(self, value: cython.ulonglong) -> None:
+        self.cpu.exit_ns = value
+
+    @property
+    def exits_ns(self) -> int:
+        """How far it was moved on for all of them."""
+        return self.cpu.exits_ns
+
+    def charge_exit(self) -> None:
+        """The hypervisor serves an exit other than those: its time passes for the guest."""
+        charge_exit(self.cpu)
+
     @property
     def tsc(self) -> int:
-        """The processor's own time-stamp counter, before a guest's offset and scaling. It counts instructions."""
+        """The processor's own time-stamp counter, before a guest's offset and scaling.
+
+        A nanosecond for each instruction, or round charged in place of one, and `exit_ns` for each exit that was served.
+        """
         return read_tsc(self.cpu)
 
     @tsc.setter

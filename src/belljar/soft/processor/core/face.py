@@ -109,8 +109,16 @@ class Processor(BareProcessor):
             raise self.failed(error)
         return cpu.exit_reason
 
-    def enter_exactly(self, budget: cython.longlong, window: object = None, device_gpa: cython.ulonglong = ALL_ONES) -> int:
+    def enter_exactly(
+        self,
+        budget: cython.longlong,
+        until_ns: cython.longlong = FOREVER,
+        window: object = None,
+        device_gpa: cython.ulonglong = ALL_ONES,
+    ) -> int:
         """`enter` after the host may have written memory; PAUSE_LIMIT if nothing happened but that the budget was used up.
+
+        The budget is also used up when `tsc` is `until_ns`, unless that is FOREVER; it may be more only by exits' charges.
 
         With a `window`, instructions that touch the page `device_gpa`, of which the caller knows that it is a device's, are
         carried out as by `emulate`, and the guest goes on. Where one did not come to its end, the answer is why, plus
@@ -119,15 +127,18 @@ class Processor(BareProcessor):
         cpu: cython.pointer(Cpu) = self.cpu
         reason: u32
         error: u32
-        left: i64 = budget
+        limit: i64
+        left: i64
         if cpu.vmcs == cython.NULL:
             raise VmxError(ERROR_INVALID)
         if self.memory.closed:
             self.memory.check_open()
         self.started = cpu.retired + cpu.charged
+        limit = cython.cast(i64, self.started) + budget
+        left = left_until(cpu, limit, until_ns)
         host_wrote(cpu.host)
         while True:
-            if budget <= SHORT_RUN:  # the shortest way
+            if left <= SHORT_RUN:  # the shortest way
                 error = enter_guest(cpu, left)
                 if error:
                     raise self.failed(error)
@@ -139,11 +150,11 @@ class Processor(BareProcessor):
             reason = cpu.exit_reason
             if reason != PAUSE_BUDGET and reason != PAUSE_EMULATED:
                 return reason + CARRIED_OUT
-            left = budget - cython.cast(i64, cpu.retired + cpu.charged - self.started)
+            left = left_until(cpu, limit, until_ns)
             if left <= 0:
                 cpu.exit_reason = PAUSE_BUDGET
                 break
-        if cpu.exit_reason == PAUSE_BUDGET and cpu.retired + cpu.charged - self.started == cython.cast(u64, budget):
+        if cpu.exit_reason == PAUSE_BUDGET and left_until(cpu, limit, until_ns) <= 0:
             return PAUSE_LIMIT
         return cpu.exit_reason
 
@@ -256,6 +267,7 @@ class Processor(BareProcessor):
             return qualification
         self.ports_accessed += 1
         skip_instruction(cpu)
+        charge_exit(cpu)
         cpu.pending_debug |= io_breakpoints(cpu, cython.cast(u32, qualification >> 16), (qualification & 7) + 1)
         host_wrote(cpu.host)
         if qualification & 0x08:  # IN

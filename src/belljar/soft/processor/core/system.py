@@ -216,8 +216,11 @@ def op_hlt(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def read_tsc(cpu: cython.pointer(Cpu)) -> u64:
-    """The time-stamp counter before any offset: it counts instructions, so that runs repeat exactly, or nanoseconds."""
-    return cpu.tsc_base + (clock_ns() if cpu.tsc_host else instructions_retired(cpu))
+    """The time-stamp counter before any offset, in nanoseconds.
+
+    It counts what the guest did, so that runs repeat exactly, or follows the host's clock.
+    """
+    return cpu.tsc_base + (clock_ns() if cpu.tsc_host else counted_ns(cpu))
 
 
 @cython.cfunc
@@ -225,7 +228,38 @@ def read_tsc(cpu: cython.pointer(Cpu)) -> u64:
 @cython.exceptval(check=False)
 def set_tsc(cpu: cython.pointer(Cpu), value: u64) -> cython.void:
     """Have it go on from `value`."""
-    cpu.tsc_base = value - (clock_ns() if cpu.tsc_host else instructions_retired(cpu))
+    cpu.tsc_base = value - (clock_ns() if cpu.tsc_host else counted_ns(cpu))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def counted_ns(cpu: cython.pointer(Cpu)) -> u64:
+    """A nanosecond for each instruction, or round charged in place of one, and what exits were charged."""
+    return instructions_retired(cpu) + cpu.charged + cpu.exits_ns
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def charge_exit(cpu: cython.pointer(Cpu)) -> cython.void:
+    """The hypervisor serves an exit: time passes for the guest."""
+    cpu.exits_ns += cpu.exit_ns
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def left_until(cpu: cython.pointer(Cpu), limit: i64, until_ns: i64) -> i64:
+    """How many instructions there may be until `limit` was spent, or the counter shows `until_ns` if that is not FOREVER."""
+    left: i64 = limit - cython.cast(i64, cpu.retired + cpu.charged)
+    ns: i64
+    if until_ns != FOREVER:
+        ns = until_ns - cython.cast(i64, read_tsc(cpu))
+        if ns < left:
+            return ns
+    return left
 
 
 @cython.cfunc

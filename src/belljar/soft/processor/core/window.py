@@ -107,6 +107,7 @@ def device_load(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int, place: cyt
     value: u64
     while size > 0:
         piece = 8 if size > 8 else size
+        charge_exit(cpu)
         value = window_read(cpu, gpa, piece)
         window_touched(cpu)
         memcpy(place, cython.address(value), piece)
@@ -126,6 +127,7 @@ def device_store(cpu: cython.pointer(Cpu), gpa: u64, size: cython.int, place: cy
         piece = 8 if size > 8 else size
         value = 0
         memcpy(cython.address(value), place, piece)
+        charge_exit(cpu)
         window_write(cpu, gpa, piece, value)
         window_touched(cpu)
         place += piece

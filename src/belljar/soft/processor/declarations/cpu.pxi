@@ -45,6 +45,8 @@ ctypedef struct Cpu:
     u64 idle_at            # cpu.retired when it last grew
     u64 idle_rounds        # of the run loop since
     u64 charged            # rounds charged to budgets in place of instructions
+    u64 exit_ns            # what the time-stamp counter is moved on by for an exit that was served
+    u64 exits_ns           # how far it was moved on for all of them
     i32 repetitions        # how often a REP instruction may go round before it answers AGAIN
     u8 bounce[64]          # stands for memory that cannot be touched in place
     u64 bounce_linear
@@ -102,7 +104,7 @@ ctypedef struct Cpu:
     u64 apic_base
     u64 misc_enable
     u64 debugctl
-    u64 tsc_base           # the time-stamp counter when no instruction had retired; or when the host's clock was 0
+    u64 tsc_base           # the time-stamp counter when nothing had been counted; or when the host's clock was 0
     u32 tsc_host           # it goes on with the host's monotonic clock instead of instructions
     u64 random             # state of the generator behind RDRAND and RDSEED; never 0
     u32 io_string          # the instruction asking vmx_io is INS or OUTS

@@ -3,6 +3,7 @@
 cdef extern from *:
     const u64 LOW32 "0xFFFFFFFFULL"
     const u64 ALL_ONES "0xFFFFFFFFFFFFFFFFULL"
+    const i64 FOREVER "0x3FFFFFFFFFFFFFFFLL"     # no limit: no run executes so much, no clock shows it
     const u64 PAGE_MASK "0xFFFFFFFFFFFFF000ULL"
     const u64 CR0_PG "0x80000000ULL"
     const u64 SIGN_BIT "0x8000000000000000ULL"
