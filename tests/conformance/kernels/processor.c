@@ -73,6 +73,11 @@ static void time(void)
     before = rdtsc();
     wrmsr(IA32_TSC, far);
     check(before <= far - rdmsr(IA32_TSC_ADJUST) && rdtsc() >= far, "and shows how it was moved");
+    wrmsr(IA32_TSC_ADJUST, 0);
+    before = rdtsc();
+    wrmsr(IA32_TSC, far);
+    u64 since = rdtsc() - far, until = far - rdmsr(IA32_TSC_ADJUST) - before;
+    check(until <= 2 * since, "which was at once");
 }
 
 static void identities(void)

@@ -80,9 +80,14 @@ class GuestTsc:
         self._move_to(value - (self.now() * self.multiplier >> TSC_FRACTION_BITS))
 
     def write(self, value: int) -> bool:
-        """WRMSR of IA32_TIME_STAMP_COUNTER: IA32_TSC_ADJUST moves by the same amount."""
-        self.adjust = self.adjust + value - self.read() & U64
-        self.set(value)
+        """WRMSR of IA32_TIME_STAMP_COUNTER: IA32_TSC_ADJUST moves by the same amount.
+
+        What its exit costs passes behind it: guests find out by IA32_TSC_ADJUST how long before the write they have read the
+        counter, and take more than the time to the next reading for a mistake.
+        """
+        begun_ns = self.now() - self._processor.exit_ns
+        self.adjust = self.adjust + value - self.at(begun_ns) & U64
+        self._move_to(value - (begun_ns * self.multiplier >> TSC_FRACTION_BITS))
         return True
 
     def write_adjust(self, value: int) -> bool:
