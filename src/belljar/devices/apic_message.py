@@ -45,6 +45,11 @@ EXTINT: Final = int(DeliveryMode.EXTINT)
 """The same as plain numbers, which compare faster."""
 
 
+def delivery_name(delivery: int) -> str:
+    """A delivery mode as reports spell it: `lowest-priority`."""
+    return DeliveryMode(delivery).name.lower().replace("_", "-")
+
+
 class ApicMessage(NamedTuple):
     """One interrupt message. `destination` is an APIC id, or with `logical` a set of logical ids.
 

@@ -47,6 +47,12 @@ class Timer:
         """Whether it is set, and has neither run nor been cancelled since."""
         return self.age != 0
 
+    @property
+    def owner(self) -> object:
+        """Whose method it calls; None if that is nobody's."""
+        callback = getattr(self.callback, "func", self.callback)  # of a functools.partial
+        return getattr(callback, "__self__", None)
+
     def set(self, deadline_ns: int) -> None:
         """Run once when the time has come, instead of when it was set for before."""
         self._queue.add(self, deadline_ns)

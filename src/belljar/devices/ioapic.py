@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from belljar.devices.apic_message import ApicMessage, DeliveryMode
+from belljar.devices.apic_message import ApicMessage, DeliveryMode, delivery_name
 from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.devices.interrupt_watch import Outcome
 from belljar.devices.lines import IOAPIC_PINS, PinState
@@ -196,7 +196,7 @@ class IoApic:
         message = self.message(pin)
         return PinState(
             message.vector,
-            DeliveryMode(message.delivery).name.lower().replace("_", "-"),
+            delivery_name(message.delivery),
             "level" if entry & LEVEL else "edge",
             bool(entry & MASKED),
             self._cpus_of(message) if self._cpus_of is not None else (),

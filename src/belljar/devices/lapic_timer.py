@@ -11,7 +11,8 @@ from belljar.x86.local_apic import DIVIDE_WRITABLE
 ONE_SHOT: Final = 0
 PERIODIC: Final = 1
 TSC_DEADLINE: Final = 2
-RESERVED_MODE: Final = 3
+MODE_NAMES: Final = ("one-shot", "periodic", "TSC deadline", "reserved")
+"""As reports spell them."""
 
 BUS_PERIOD_NS: Final = 1
 """One undivided count takes so long: KVM's APIC_BUS_CYCLE_NS."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from belljar.devices.apic_message import DeliveryMode
+from belljar.devices.apic_message import delivery_name
 from belljar.devices.interrupt_counts import InterruptCounts
 from belljar.errors import ConfigurationError
 
@@ -297,8 +297,9 @@ class Router:
 
 def message_state(route: MsiRoute) -> PinState:
     """What its message means, but for whom it reaches (SDM 3A 11.11.2)."""
-    delivery = DeliveryMode(route.data >> 8 & 7).name.lower().replace("_", "-")
-    return PinState(route.data & 0xFF, delivery, "level" if route.data >> 15 & 1 else "edge", False, ())
+    return PinState(
+        route.data & 0xFF, delivery_name(route.data >> 8 & 7), "level" if route.data >> 15 & 1 else "edge", False, ()
+    )
 
 
 def check_gsi(gsi: int, source: str) -> None:

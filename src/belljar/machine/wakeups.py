@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from belljar.devices.apic_message import FIRST_VECTOR, ApicMessage, DeliveryMode, from_msi
-from belljar.devices.clock import Timer, TimerQueue
+from belljar.devices.clock import TimerQueue
 from belljar.devices.interrupt_chips import PIC_IOAPIC_PIN, InterruptChips
 from belljar.devices.ioapic import LEVEL, MASKED, REMOTE_IRR
 from belljar.devices.lapic_timer import ApicTimer
@@ -38,7 +38,7 @@ def may_wake(chips: InterruptChips, seats: Sequence[Seat], timers: TimerQueue, o
     ways = _Ways(chips, seats)
     causes = list(outside)
     for timer in timers.active():
-        owner = _owner(timer)
+        owner = timer.owner
         if isinstance(owner, ApicTimer):
             if ways.timer_wakes(owner):
                 return True
@@ -48,11 +48,6 @@ def may_wake(chips: InterruptChips, seats: Sequence[Seat], timers: TimerQueue, o
             return True
         causes += awaited()
     return any(ways.cause_wakes(cause) for cause in set(causes))
-
-
-def _owner(timer: Timer) -> object:
-    callback = getattr(timer.callback, "func", timer.callback)  # of a functools.partial
-    return getattr(callback, "__self__", None)
 
 
 class _Ways:

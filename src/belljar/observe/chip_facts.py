@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from belljar.devices.apic_message import DeliveryMode
+from belljar.devices.apic_message import delivery_name
 from belljar.devices.i8259 import Pic
+from belljar.devices.ioapic import (
+    ACTIVE_LOW,
+    DELIVERY_MASK,
+    DELIVERY_PENDING,
+    DELIVERY_SHIFT,
+    DESTINATION_SHIFT,
+    LEVEL,
+    LOGICAL,
+    MASKED,
+    REMOTE_IRR,
+    VECTOR,
+)
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_timer import TSC_DEADLINE, divisor
+from belljar.devices.lapic_timer import MODE_NAMES, TSC_DEADLINE, divisor
 from belljar.devices.lines import PIT_GSI, LineRoute
 from belljar.machine import Cpu, Machine
 from belljar.machine.own_interrupts import OwnInterrupts
@@ -27,21 +39,20 @@ from belljar.x86.local_apic import (
     BASE_X2APIC,
     LVT_MASKED,
     LVT_NAMES,
+    LVT_TIMER_MODE_SHIFT,
     MODE_MASK,
     MODE_SHIFT,
     SVR_ENABLED,
     VECTOR_MASK,
+    XAPIC_ID_SHIFT,
     Reg,
 )
 from belljar.x86.msr import Msr
 
 REGISTER_SHIFT = 4
 PAGE_SIZE = 1024
-ID_SHIFT = 24
 
 KERNELS_PIT = "the kernel's pit"
-
-TIMER_MODES = ("one-shot", "periodic", "TSC deadline", "reserved")
 
 NEEDS_MAX_LVT = {Reg.LVT_PERF: 4, Reg.LVT_THERMAL: 5, Reg.LVT_CMCI: 6}
 """From which number of its last entry on a local vector table has them (SDM 3A 11.4.8; KVM's APIC_LVT_NUM)."""
@@ -87,7 +98,7 @@ def lapic_page(lapic: Lapic) -> bytes:
         value = lapic.read(index)
         if value is not None:
             if index == Reg.ID and lapic.x2apic:
-                value = value << ID_SHIFT & 0xFFFF_FFFF
+                value = value << XAPIC_ID_SHIFT & 0xFFFF_FFFF
             page[index << REGISTER_SHIFT : (index << REGISTER_SHIFT) + 4] = value.to_bytes(4, "little")
     return bytes(page)
 
@@ -127,7 +138,7 @@ def _lapic(cpu: Cpu, page: bytes) -> LapicFacts:
         mode="off" if not enabled else "x2APIC" if x2apic else "xAPIC",
         bootstrap=bool(base & BASE_BSP),
         base_gpa=base & ~0xFFF,
-        id=read(Reg.ID) >> ID_SHIFT,
+        id=read(Reg.ID) >> XAPIC_ID_SHIFT,
         logical_id=read(Reg.LDR),
         software_enabled=bool(read(Reg.SVR) & SVR_ENABLED),
         spurious_vector=read(Reg.SVR) & VECTOR_MASK,
@@ -152,10 +163,10 @@ def _vectors(read: Callable[[int], int], first: int) -> tuple[int, ...]:
 
 
 def _timer(cpu: Cpu, read: Callable[[int], int]) -> LapicTimerFacts:
-    mode = read(Reg.LVT_TIMER) >> 17 & 3
+    mode = read(Reg.LVT_TIMER) >> LVT_TIMER_MODE_SHIFT & 3
     deadline = cpu.vcpu.get_msrs([Msr.IA32_TSC_DEADLINE]) if mode == TSC_DEADLINE else {}
     return LapicTimerFacts(
-        TIMER_MODES[mode],
+        MODE_NAMES[mode],
         read(Reg.INITIAL_COUNT),
         read(Reg.CURRENT_COUNT),
         divisor(read(Reg.DIVIDE)),
@@ -164,24 +175,24 @@ def _timer(cpu: Cpu, read: Callable[[int], int]) -> LapicTimerFacts:
 
 
 def _lvt(register: Reg, entry: int) -> LvtFacts:
-    mode = DeliveryMode.FIXED if register in FIXED_ONLY else DeliveryMode(entry >> MODE_SHIFT & MODE_MASK)
+    delivery = "fixed" if register in FIXED_ONLY else delivery_name(entry >> MODE_SHIFT & MODE_MASK)
     return LvtFacts(
-        register.name.removeprefix("LVT_").lower(), entry & VECTOR_MASK, _spoken(mode), bool(entry & LVT_MASKED), entry
+        register.name.removeprefix("LVT_").lower(), entry & VECTOR_MASK, delivery, bool(entry & LVT_MASKED), entry
     )
 
 
 def _redirection(pin: int, entry: int) -> RedirectionFacts:
     return RedirectionFacts(
         pin=pin,
-        vector=entry & VECTOR_MASK,
-        delivery=_spoken(DeliveryMode(entry >> 8 & 7)),
-        logical=bool(entry >> 11 & 1),
-        pending=bool(entry >> 12 & 1),
-        active_low=bool(entry >> 13 & 1),
-        remote_irr=bool(entry >> 14 & 1),
-        trigger="level" if entry >> 15 & 1 else "edge",
-        masked=bool(entry >> 16 & 1),
-        destination=entry >> 56,
+        vector=entry & VECTOR,
+        delivery=delivery_name(entry >> DELIVERY_SHIFT & DELIVERY_MASK),
+        logical=bool(entry & LOGICAL),
+        pending=bool(entry & DELIVERY_PENDING),
+        active_low=bool(entry & ACTIVE_LOW),
+        remote_irr=bool(entry & REMOTE_IRR),
+        trigger="level" if entry & LEVEL else "edge",
+        masked=bool(entry & MASKED),
+        destination=entry >> DESTINATION_SHIFT,
         raw=entry,
     )
 
@@ -202,7 +213,3 @@ def _pic(name: str, pic: PicRegisters) -> PicFacts:
 
 def _pins(bits: int) -> tuple[int, ...]:
     return tuple(pin for pin in range(8) if bits >> pin & 1)
-
-
-def _spoken(mode: DeliveryMode) -> str:
-    return mode.name.lower().replace("_", "-")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from belljar.devices.apic_message import ApicMessage, DeliveryMode
+from belljar.devices.apic_message import ApicMessage, DeliveryMode, delivery_name
 from belljar.devices.interrupt_watch import Outcome
 from belljar.observe.trace_lines import NO_CPU, TraceLines
 
@@ -79,7 +79,7 @@ class InterruptTrace:
 
 def _meaning(message: ApicMessage) -> str:
     """A vector and how it is delivered, or what else the message means."""
-    kind = DeliveryMode(message.delivery).name.lower().replace("_", "-")
+    kind = delivery_name(message.delivery)
     if message.delivery <= DeliveryMode.LOWEST_PRIORITY:
         return f"vector {message.vector:#04x} {kind}"
     if message.delivery == DeliveryMode.STARTUP:

@@ -7,13 +7,11 @@ from typing import Protocol
 
 from belljar.devices.clock import Timer, TimerQueue
 from belljar.devices.lapic import Lapic
-from belljar.devices.lapic_timer import ApicTimer
+from belljar.devices.lapic_timer import MODE_NAMES, ApicTimer
 from belljar.observe.trace_lines import NO_CPU, TraceLines, seconds, spoken
 from belljar.x86.local_apic import Reg
 
 KIND = "timer"
-
-_MODES = ("one-shot", "periodic", "TSC deadline", "reserved")
 
 
 class TimedClock(Protocol):
@@ -38,13 +36,12 @@ class TimerTrace:
         clock.timers.watch = self
 
     def _name(self, timer: Timer) -> tuple[int, str]:
-        callback = getattr(timer.callback, "func", timer.callback)  # of a functools.partial
-        owner = getattr(callback, "__self__", None)
+        owner = timer.owner
         if isinstance(owner, ApicTimer):
             cpu = next((cpu for cpu, lapic in self._lapics.items() if lapic.timer is owner), NO_CPU)
             vector = self._lapics[cpu].lvt[Reg.LVT_TIMER] & 0xFF if cpu != NO_CPU else 0
-            return cpu, f"lapic timer ({_MODES[owner.mode]}, vector {vector:#04x})"
-        return NO_CPU, spoken(callback.__qualname__.partition(".")[0])
+            return cpu, f"lapic timer ({MODE_NAMES[owner.mode]}, vector {vector:#04x})"
+        return NO_CPU, spoken(type(owner).__name__)
 
     def armed(self, timer: Timer) -> None:
         """As `TimerWatch.armed`."""
