@@ -353,6 +353,10 @@ class Vm(Protocol):
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs, if the engine's, let an 8259's interrupts through; not while one runs."""
 
+    def raise_lint0(self, index: int) -> None:
+        """The output of an 8259 that is not the engine's went up: what a vCPU's local APIC, which is, makes of it, unless that
+        is ExtINT. While that vCPU does not run."""
+
     def use_platform(self, platform: Platform) -> None:
         """Tell an engine that serves its guests' paravirtual interfaces itself what is around it; before the first run.
 

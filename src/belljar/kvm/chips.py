@@ -50,6 +50,10 @@ NMI_LIKE = ("smi", "nmi", "init")
 MESSAGE_NMI = 4 << MODE_SHIFT
 """The data of a message whose delivery mode is NMI; it goes to `LAPIC_GPA`, the APIC id in bits 12 to 19 (SDM 3A 11.11)."""
 
+EXTINT = 7
+LINT_MESSAGE = 0x7FF
+"""A local vector's delivery mode and vector (SDM 3A 11.5.1)."""
+
 LOWEST_PRIORITY = 1
 BROADCAST = 0xFF
 """SDM 3A 11.6.1, 11.6.2."""
@@ -148,6 +152,18 @@ class KernelChips:
     def pic_cpus(self) -> tuple[int, ...]:
         """Which vCPUs' local APICs let an 8259's interrupts through."""
         return tuple(vcpu.index for vcpu in self.vcpus if lint0_takes_pic(local_apic(vcpu)))
+
+    def raise_lint0(self, index: int) -> None:
+        """An edge at LINT0 as a message of what its entry says (SDM 3A 11.5.1): they have vector and mode at the same place.
+
+        ExtINT is KVM_INTERRUPT's part.
+        """
+        for vcpu in self.vcpus:
+            if vcpu.index != index:
+                continue
+            entry = _register(vcpu.get_lapic().regs, Reg.LVT_LINT0)
+            if not entry & LVT_MASKED and entry >> MODE_SHIFT & MODE_MASK != EXTINT:
+                self.signal_message(LAPIC_GPA | index << 12, entry & LINT_MESSAGE)
 
     def connect_timer(self, connected: bool) -> None:
         """KVM_SET_PIT2: an HPET in legacy mode takes the 8254's line over."""

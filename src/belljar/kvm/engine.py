@@ -297,6 +297,10 @@ class KvmVm:
         """Which vCPUs' local APICs let an 8259's interrupts through."""
         return self._own_chips().pic_cpus()
 
+    def raise_lint0(self, index: int) -> None:
+        """An edge at LINT0 of a kernel's local APIC, which has no such pin."""
+        self._own_chips().raise_lint0(index)
+
     def use_platform(self, platform: Platform) -> None:
         """Nothing to do: the kernel has time and serves KVM's paravirtual interface."""
 

@@ -34,15 +34,25 @@ class SplitInterrupts(OwnInterrupts):
             cpus=cpus,
             wake=self._wake,
             send=self._send,
-            pic_output=lambda level: self._wake(0),
+            pic_output=self._pic_output,
             redirected=lambda pin: self._tell_engine(),
         )
+
+    def _pic_output(self, level: bool) -> None:
+        """LINT0 of all local APICs is on it; that of vCPU 0 may have to be told that there is nothing more, too."""
+        if not level:
+            self._wake(0)
+            return
+        for seat in self.seats:
+            if isinstance(seat, SplitSeat):
+                seat.lint0_rose = True
+            self._wake(seat.cpu.index)
 
     def _add_lapic(self, index: int) -> None:
         """The engine has it."""
 
     def _make_seat(self, cpu: Cpu, bus: Bus) -> SplitSeat:
-        return SplitSeat(cpu, self.chips, bus)
+        return SplitSeat(cpu, self.chips, bus, self._vm)
 
     def _send(self, message: ApicMessage) -> int:
         return self._vm.signal_message(*message.to_msi())

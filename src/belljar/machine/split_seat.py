@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from belljar.devices.interrupt_chips import InterruptChips
-from belljar.engine import Bus
+from belljar.engine import Bus, Vm
 from belljar.exits import ExitReason, IoapicEoi, ReadMsr, WriteMsr
 from belljar.machine.cpu import Cpu
 from belljar.machine.seat import ACTIVE
@@ -18,10 +18,13 @@ class SplitSeat:
     activity = ACTIVE
     """As far as anybody here can tell."""
 
-    def __init__(self, cpu: Cpu, chips: InterruptChips, bus: Bus) -> None:
+    def __init__(self, cpu: Cpu, chips: InterruptChips, bus: Bus, vm: Vm) -> None:
         self.cpu = cpu
         self.bus = bus
         self._chips = chips
+        self._vm = vm
+        self.lint0_rose = False
+        """The 8259's output went up: the local APIC may make something else of it than to ask for a vector."""
         self.stale = True
         """Set by who wakes it, for nobody: it looks before each entry."""
         self.stepping = False
@@ -30,6 +33,9 @@ class SplitSeat:
 
     def prepare(self) -> bool:
         """The 8259's interrupts go to vCPU 0, when its LINT0 lets them through, which the engine knows."""
+        if self.lint0_rose:
+            self.lint0_rose = False
+            self._vm.raise_lint0(self.cpu.index)
         if self.stepping:
             self.cpu.vcpu.request_interrupt_window(False)
         elif self.cpu.index == 0:

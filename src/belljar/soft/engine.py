@@ -249,6 +249,10 @@ class SoftVm:
         """Raises EngineError."""
         raise _no_chips()
 
+    def raise_lint0(self, index: int) -> None:
+        """Raises EngineError."""
+        raise _no_chips()
+
     def exit_on_msrs(self, only: range | None = None) -> None:
         """MSRs that the processor does not have leave through the MSR bitmap (SDM 3C 25.6.9); after the vCPUs are made.
 
