@@ -7,8 +7,9 @@ entries of KVM_SET_GSI_ROUTING do (api.rst 4.52).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from belljar.devices.apic_message import delivery_name
 from belljar.devices.interrupt_counts import InterruptCounts
@@ -48,6 +49,21 @@ class MsiRoute(NamedTuple):
 
 
 Route = PicRoute | IoapicRoute | MsiRoute
+
+
+def plain_routes(routes: Sequence[Route]) -> list[Route]:
+    """The same with their numbers as exact integers: their makers may have given anything that stands for one."""
+    plain: list[Route] = []
+    for route in routes:
+        given: Any = route  # by its type, compiled code would take nothing but integers out of it
+        numbers = [operator.index(number) for number in given]
+        if isinstance(route, MsiRoute):
+            plain.append(MsiRoute(*numbers))
+        elif isinstance(route, IoapicRoute):
+            plain.append(IoapicRoute(*numbers))
+        else:
+            plain.append(PicRoute(*numbers))
+    return plain
 
 
 class PinState(NamedTuple):

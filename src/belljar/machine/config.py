@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,14 @@ class MachineConfig:
         return TEST_DEVICE_MEMORY if self.test_device else DEFAULT_MEMORY
 
     def check(self) -> None:
-        """Raise ConfigurationError for values that no machine can have."""
+        """Raise ConfigurationError for values that no machine can have. Whatever stands for an integer becomes one."""
+        for name in ("memory", "cpus", "page_size", "cpl", "load_gpa", "entry_gva", "tsc_khz"):
+            given = getattr(self, name)
+            try:
+                setattr(self, name, given if given is None else operator.index(given))
+            except TypeError:
+                raise ConfigurationError(f"{name} is an integer, not {given!r}") from None
+        self.pin = tuple(map(operator.index, self.pin))
         if not MIN_MEMORY <= self.memory_size <= MAX_MEMORY or self.memory_size % 4096:
             raise ConfigurationError(
                 f"{self.memory_size:#x} bytes of memory will not do",

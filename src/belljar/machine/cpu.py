@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import operator
+from typing import TYPE_CHECKING, Protocol, SupportsIndex
 
 from belljar.errors import ConfigurationError
 from belljar.x86.code import code_bits, linear_pc
@@ -10,6 +11,8 @@ from belljar.x86.registers import PARTS, REGISTERS
 from belljar.x86.state import Registers, SpecialRegisters
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from belljar.engine import Vcpu
     from belljar.engine_data import EngineTranslation, RunPage
     from belljar.x86.machine_check import Consequence
@@ -99,7 +102,7 @@ class Cpu:
         value: int = getattr(self.vcpu.get_registers(), part.full)
         return (value >> part.shift) % part.limit
 
-    def set(self, **values: int) -> None:
+    def set(self, **values: SupportsIndex) -> None:
         """Set registers or parts of them by name; the rest keep their values. Raises ConfigurationError for bad ones."""
         self.vcpu.set_registers(with_parts(self.vcpu.get_registers(), values))
 
@@ -113,17 +116,24 @@ class Cpu:
         """The default operand and address size of the code that runs: 16, 32 or 64 (SDM 3A 5.2.1, 3.4.5)."""
         return code_bits(self.vcpu.get_special())
 
-    def translate(self, gva: int) -> EngineTranslation:
+    def translate(self, gva: SupportsIndex) -> EngineTranslation:
         """The engine's own answer where `gva` lies in guest-physical memory."""
-        return self.vcpu.translate(gva)
+        return self.vcpu.translate(operator.index(gva))
 
-    def inject_exception(self, vector: int, error_code: int | None = None, payload: int | None = None) -> None:
+    def inject_exception(
+        self, vector: SupportsIndex, error_code: SupportsIndex | None = None, payload: SupportsIndex | None = None
+    ) -> None:
         """An exception before the next instruction (`belljar.engine.Vcpu.inject_exception`); it ends a halt."""
-        self.vcpu.inject_exception(vector, error_code, payload)
+        self.vcpu.inject_exception(operator.index(vector), _plain(error_code), _plain(payload))
         self.leave_halt()
 
     def inject_machine_check(
-        self, bank: int, status: int, mcg_status: int = 0, address: int = 0, misc: int = 0
+        self,
+        bank: SupportsIndex,
+        status: SupportsIndex,
+        mcg_status: SupportsIndex = 0,
+        address: SupportsIndex = 0,
+        misc: SupportsIndex = 0,
     ) -> Consequence:
         """An error of the hardware, and what becomes of it (`belljar.engine.Vcpu.inject_machine_check`); #MC ends a halt.
 
@@ -131,7 +141,7 @@ class Cpu:
         """
         from belljar.x86.machine_check import Consequence  # few guests ever see one
 
-        what = self.vcpu.inject_machine_check(bank, status, mcg_status, address, misc)
+        what = self.vcpu.inject_machine_check(*map(operator.index, (bank, status, mcg_status, address, misc)))
         if what in (Consequence.EXCEPTION, Consequence.SHUTDOWN):
             self.leave_halt()
         elif what is Consequence.INTERRUPT and self.keeper is not None:
@@ -164,6 +174,10 @@ class Cpu:
         return as_dict(self.vcpu.get_registers())
 
 
+def _plain(value: SupportsIndex | None) -> int | None:
+    return None if value is None else operator.index(value)
+
+
 def as_dict(registers: Registers) -> dict[str, int]:
     """The general registers, RIP and RFLAGS by name."""
     return {name: getattr(registers, name) for name in REGISTERS}
@@ -177,14 +191,15 @@ def unknown_register(name: str) -> ConfigurationError:
     )
 
 
-def with_parts(registers: Registers, values: dict[str, int]) -> Registers:
+def with_parts(registers: Registers, values: Mapping[str, SupportsIndex]) -> Registers:
     """A copy of `registers` with the named registers or parts set, upper halves cleared as the processor does it.
 
     Negative values stand for their two's complement. Raises ConfigurationError for an unknown name or a value that
     does not fit.
     """
     changed: dict[str, int] = {}
-    for name, value in values.items():
+    for name, given in values.items():
+        value = operator.index(given)
         part = PARTS.get(name.lower())
         if part is None:
             raise unknown_register(name)

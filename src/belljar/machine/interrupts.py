@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from threading import Lock
+from typing import SupportsIndex
 
 from belljar.devices.apic_message import from_msi
 from belljar.devices.interrupt_watch import InterruptWatch
@@ -19,6 +21,7 @@ from belljar.devices.lines import (
     check_routes,
     message_state,
     pc_routes,
+    plain_routes,
 )
 from belljar.engine import Vm
 from belljar.errors import ConfigurationError
@@ -47,6 +50,7 @@ class EngineInterrupts:
 
     def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the table. Raises ConfigurationError for a line or pin that does not exist, or what the engine refuses."""
+        routes = plain_routes(routes)
         check_routes(routes)
         self._vm.set_routes([_for_engine(route) for route in routes])
         self._routes = tuple(routes)
@@ -56,15 +60,16 @@ class EngineInterrupts:
         """Every source of interrupts on a line, by GSI."""
         return tuple(line for _, lines in sorted(self._lines.items()) for line in lines)
 
-    def line(self, gsi: int, source: str) -> Line:
+    def line(self, gsi: SupportsIndex, source: str) -> Line:
         """A new source, called `source` in reports, on a line (GSI). The line is up while any of its sources holds it up."""
+        gsi = operator.index(gsi)
         check_gsi(gsi, source)
         lines = self._lines.setdefault(gsi, [])
         line = Line(self, gsi, source, 1 << len(lines))
         lines.append(line)
         return line
 
-    def expect(self, gsi: int) -> None:
+    def expect(self, gsi: SupportsIndex) -> None:
         """Somebody outside may raise this line; the engine's chips are always waited for."""
 
     def expect_messages(self) -> None:
@@ -83,8 +88,9 @@ class EngineInterrupts:
             self._vm.set_line(line.gsi, level)
             return int(level)
 
-    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
+    def signal_msi(self, gpa: SupportsIndex, data: SupportsIndex, source: str = "msi") -> int:
         """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it."""
+        gpa, data = operator.index(gpa), operator.index(data)
         if not 0 <= gpa < 1 << 64 or not 0 <= data < 1 << 32:
             raise ConfigurationError(f"a message is a 64-bit address and 32-bit data, not {gpa:#x}, {data:#x}")
         self.messages += 1
@@ -92,8 +98,9 @@ class EngineInterrupts:
             self.watch.message(message)
         return self._vm.signal_message(gpa, data)
 
-    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+    def connect_eventfd(self, eventfd: SupportsIndex, gsi: SupportsIndex) -> None:
         """One edge on a line whenever a host eventfd is signalled, without this process's help."""
+        eventfd, gsi = operator.index(eventfd), operator.index(gsi)
         check_gsi(gsi, "eventfd")
         self._vm.connect_eventfd(eventfd, gsi)
 

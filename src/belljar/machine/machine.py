@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.console import Capture
@@ -188,7 +188,7 @@ class Machine:
             for port in getattr(device, "batched_ports", ()):
                 self.vm.batch_writes(port)
 
-    def line(self, gsi: int, source: str) -> Line:
+    def line(self, gsi: SupportsIndex, source: str) -> Line:
         """A new source of interrupts on line `gsi`: call it with its level. Raises ConfigurationError without `irqchip`.
 
         From any thread. A machine that idles waits for it where else it would take itself to be halted for good.
@@ -256,7 +256,7 @@ class Machine:
             self._apply_debug()
         return cpu
 
-    def remove_cpu(self, index: int) -> None:
+    def remove_cpu(self, index: SupportsIndex) -> None:
         """One vCPU less, whatever it does, also while the guest runs; `add_cpu` may give its index again.
 
         As `add_cpu`. Raises ConfigurationError for a vCPU that is not there, and for the bootstrap processor, vCPU 0.
@@ -264,7 +264,7 @@ class Machine:
         from belljar.machine.hotplug import remove_cpu  # as above
 
         self._check_open()
-        remove_cpu(self, self._runner, index)
+        remove_cpu(self, self._runner, operator.index(index))
 
     def defer(self, action: Callable[[], object]) -> None:
         """Have `action` called as soon as no vCPU runs, at once if none does; then they go on. From any thread.
@@ -292,7 +292,11 @@ class Machine:
         return self._closed or self._runner.ending
 
     def run(
-        self, *, timeout: float | None = None, instructions: int | None = None, observer: Observer | None = None
+        self,
+        *,
+        timeout: float | None = None,
+        instructions: SupportsIndex | None = None,
+        observer: Observer | None = None,
     ) -> RunResult:
         """Run until the guest ends, `timeout` seconds pass, exactly `instructions` were executed, `stop()` or a breakpoint.
 
@@ -302,12 +306,11 @@ class Machine:
         """
         self._check_open()
         started_ns = time.perf_counter_ns()
+        limit = None if instructions is None else operator.index(instructions)
         stepped = self._step_off_breakpoints()
         if stepped is not None:
             return stepped
-        result = self._runner.run(
-            timeout=timeout, instructions=instructions, observer=observer, in_turn=self._debugging
-        )
+        result = self._runner.run(timeout=timeout, instructions=limit, observer=observer, in_turn=self._debugging)
         self.timings_ns["run"] = time.perf_counter_ns() - started_ns
         return result
 
@@ -327,7 +330,7 @@ class Machine:
         self._runner.pins = Pins(self._runner.threads, host_cpus)
         return self._runner.pins
 
-    def pin(self, index: int, host_cpu: int | None) -> None:
+    def pin(self, index: SupportsIndex, host_cpu: SupportsIndex | None) -> None:
         """Bind the thread of vCPU `index` to a host CPU, also while the guest runs; None: to none. From any thread.
 
         Where vCPUs run in turn on one thread (always on soft), that thread may run on the host CPUs of all of them. The
@@ -335,8 +338,9 @@ class Machine:
         ConfigurationError for a vCPU that is not there, or a host CPU that this process may not use.
         """
         self._check_open()
-        self.cpu_of(index)
-        (self._runner.pins or self._bind_threads(())).move(index, host_cpu)
+        index = self.cpu_of(operator.index(index)).index
+        host = None if host_cpu is None else operator.index(host_cpu)
+        (self._runner.pins or self._bind_threads(())).move(index, host)
 
     @property
     def pins(self) -> dict[int, int]:
@@ -376,18 +380,20 @@ class Machine:
     def _debugging(self) -> bool:
         return bool(self._breakpoints or self._watchpoints)
 
-    def add_breakpoint(self, gva: int) -> None:
+    def add_breakpoint(self, gva: SupportsIndex) -> None:
         """Stop before the instruction at linear address `gva`. FeatureUnsupported past the engine's number (KVM: 4)."""
-        self._breakpoints.add(gva)
-        self._apply_debug(undo=lambda: self._breakpoints.discard(gva))
+        place = operator.index(gva)
+        self._breakpoints.add(place)
+        self._apply_debug(undo=lambda: self._breakpoints.discard(place))
 
     def remove_breakpoint(self, gva: int) -> None:
         """Take a breakpoint away; harmless if there is none."""
         self._breakpoints.discard(gva)
         self._apply_debug()
 
-    def add_watchpoint(self, gva: int, size: int = 1, *, on_read: bool = False) -> None:
+    def add_watchpoint(self, gva: SupportsIndex, size: SupportsIndex = 1, *, on_read: bool = False) -> None:
         """Stop after a write (or any access) to `size` (1, 2, 4, 8) bytes at linear address `gva`, which is a multiple of it."""
+        gva, size = operator.index(gva), operator.index(size)
         if size not in (1, 2, 4, 8) or gva % size:
             raise ConfigurationError(f"a watchpoint covers 1, 2, 4 or 8 aligned bytes, not {size} at {gva:#x}")
         watchpoint = Watchpoint(gva, size, on_read)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, SupportsIndex
 
 from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.clock import NEVER, Clock, HostClock, TimerQueue
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
-from belljar.devices.lines import IOAPIC_PINS, PIT_GSI, Line, LineRoute, MsiRoute, Route, check_gsi, message_state
+from belljar.devices.lines import (
+    IOAPIC_PINS,
+    PIT_GSI,
+    Line,
+    LineRoute,
+    MsiRoute,
+    Route,
+    check_gsi,
+    message_state,
+    plain_routes,
+)
 from belljar.devices.port61 import SystemControlB
 from belljar.errors import FeatureUnsupported
 from belljar.exits import Exit, ExitReason, ReadMsr, WriteMsr
@@ -199,15 +210,15 @@ class OwnInterrupts:
     def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the table. Raises ConfigurationError for a line or pin that does not exist."""
         with self.lock:
-            self.chips.router.set_routes(routes)
+            self.chips.router.set_routes(plain_routes(routes))
 
-    def line(self, gsi: int, source: str) -> Line:
+    def line(self, gsi: SupportsIndex, source: str) -> Line:
         """A new source, called `source` in reports, on a line (GSI). The line is up while any of its sources holds it up."""
-        return self.chips.router.line(gsi, source, self)
+        return self.chips.router.line(operator.index(gsi), source, self)
 
-    def expect(self, gsi: int) -> None:
+    def expect(self, gsi: SupportsIndex) -> None:
         """Somebody outside, such as another thread, may raise this line: a machine that idles waits for that."""
-        self._outside_gsis.add(gsi)
+        self._outside_gsis.add(operator.index(gsi))
 
     def expect_messages(self) -> None:
         """Somebody outside may send messages (MSI): a machine that idles with RFLAGS.IF=1 waits for that."""
@@ -223,13 +234,16 @@ class OwnInterrupts:
         with self.lock:
             return self.chips.router.drive(line, level)
 
-    def signal_msi(self, gpa: int, data: int, source: str = "msi") -> int:
+    def signal_msi(self, gpa: SupportsIndex, data: SupportsIndex, source: str = "msi") -> int:
         """Send a message-signalled interrupt (SDM 3A 11.11); above 0 if a local APIC took it. From any thread."""
         with self.lock:
-            return self.chips.signal_msi(gpa, data, source)
+            return self.chips.signal_msi(operator.index(gpa), operator.index(data), source)
 
-    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+    def connect_eventfd(self, eventfd: SupportsIndex, gsi: SupportsIndex) -> None:
         """One edge on a line whenever a host eventfd is signalled, by a thread of this process; until `close`."""
+        self._connect_eventfd(operator.index(eventfd), operator.index(gsi))
+
+    def _connect_eventfd(self, eventfd: int, gsi: int) -> None:
         from belljar.machine.eventfd_thread import EventfdThread  # few machines have any
 
         check_gsi(gsi, "eventfd")

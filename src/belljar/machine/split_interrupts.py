@@ -91,7 +91,7 @@ class SplitInterrupts(OwnInterrupts):
             rows.append(row._replace(state=row.state._replace(cpus=cpus)))
         return rows
 
-    def connect_eventfd(self, eventfd: int, gsi: int) -> None:
+    def _connect_eventfd(self, eventfd: int, gsi: int) -> None:
         """One message, as the IOAPIC's pin would send it, whenever a host eventfd is signalled; past the IOAPIC."""
         check_gsi(gsi, "eventfd")
         self._vm.connect_eventfd(eventfd, gsi)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from bisect import bisect_right
 from types import TracebackType
@@ -249,7 +250,7 @@ class GuestMemory:
 
     def _write_number(self, gpa: int, value: int, size: int) -> None:
         try:
-            data = value.to_bytes(size, "little")
+            data = operator.index(value).to_bytes(size, "little")
         except OverflowError:
             raise GuestMemoryError(gpa, size, f"cannot hold {value:#x} in {size} bytes") from None
         self.write(gpa, data)
