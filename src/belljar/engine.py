@@ -271,8 +271,14 @@ class Vcpu(Protocol):
         without bit 63, FeatureUnsupported where the processor has no machine checks.
         """
 
-    def gave_turn(self) -> bool:
-        """Whether the last `run` came back with INTERRUPTED because this vCPU seems to wait for another; said once."""
+    def gave_turn(self) -> int:
+        """Whether the last `run` came back with INTERRUPTED because this vCPU waits for another; said once.
+
+        0: no. GAVE_TURN: it seems to. WAITS: nothing that it does will end that. WAITS_STILL: nor has it done anything since.
+        """
+
+    def wait_out(self, wanted: bool) -> None:
+        """Whether to use turns up where `gave_turn` would say that this vCPU waits: there is nobody to wait for."""
 
     def instructions_retired(self) -> int:
         """How many instructions this vCPU has executed since it was made; FeatureUnsupported on an engine that cannot count."""

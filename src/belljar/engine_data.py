@@ -18,6 +18,11 @@ LAPIC_X2APIC, LAPIC_TSC_DEADLINE = 1 << 21, 1 << 24
 MCG_CAP_OFFERED = 1 << 24 | 1 << 10 | 1 << 8
 """What machine checks are offered with, as far as the engine has it: error recovery, CMCI, IA32_MCG_CTL (SDM 3B 16.3.1.1)."""
 
+GAVE_TURN: Final = 1
+WAITS: Final = 2
+WAITS_STILL: Final = 3
+"""What `Vcpu.gave_turn` tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class DebugControl:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from belljar.machine import End, Machine
 from conformance.assembly import guest
 from conformance.interrupt_guests import LAPIC_TIMER_PERIODIC, PIT_THROUGH_IOAPIC
+from conformance.kernels import kernel
 
 TIMED = LAPIC_TIMER_PERIODIC.replace("say 't'", "rdtsc\n    out 0xE9, al\n    mov eax, [rbx + 0x390]\n    out 0xE9, al")
 
@@ -20,6 +23,17 @@ def test_two_runs_in_instruction_time_are_the_same(cpus: int) -> None:
 
     assert once() == once()
     assert len(once()[0]) == 9
+
+
+def test_two_runs_of_cpus_that_wait_for_each_other_are_the_same(tmp_path: Path) -> None:
+    def once() -> tuple[bytes, list[object]]:
+        with Machine(file, engine="soft", cpus=2, test_device=True, command_line="1") as machine:
+            assert machine.run(timeout=20).status == 1
+            return machine.console, [(cpu.vcpu.instructions_retired(), cpu.vcpu.exit_counts()) for cpu in machine.cpus]
+
+    file = kernel("nmis", tmp_path)
+    assert once() == once()
+    assert b"BAD" not in once()[0]
 
 
 def test_time_stamp_counter_goes_on_while_idle_time_is_skipped() -> None:

@@ -79,14 +79,25 @@ def test_two_that_yield_to_one_another_starve_nobody(clock: str) -> None:
     assert max(counts) < 1000
 
 
+@pytest.mark.parametrize("pause", ["pause", ""])
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_who_waits_in_a_loop_of_pauses_gives_its_turn_up(clock: str) -> None:
+def test_who_waits_in_a_loop_gives_its_turn_up(clock: str, pause: str) -> None:
     rounds = 20
-    wait = "2: pause\n cmp byte ptr [READY], {mine}\n jne 2b\n mov byte ptr [READY], {other}\n dec r13d\n jnz 2b\n"
+    wait = (
+        f"2: {pause}\n cmp byte ptr [READY], {{mine}}\n jne 2b\n mov byte ptr [READY], {{other}}\n dec r13d\n jnz 2b\n"
+    )
     _, counts = ran(
         clock, 2, f"mov r13d, {rounds}\n" + wait.format(mine=0, other=1), f"mov r13d, {rounds}\n" + wait.format(mine=1, other=0)
     )  # fmt: skip
     assert max(counts) < rounds * 2000, "whole turns are 10,000 instructions"
+
+
+def test_where_all_wait_their_instructions_are_counted_as_fast_as_ever() -> None:
+    code = guest(TURNS.format(zero="2: jmp 2b\n", one="2: cmp byte ptr [READY], 0\n je 2b\n", two=""))
+    with Machine(code, engine="soft", mode="long", cpus=2) as machine:
+        assert machine.run(instructions=20_000_000, timeout=20).end is End.INSTRUCTION_LIMIT
+        before = [cpu.vcpu.exit_counts() for cpu in machine.cpus]
+        assert sum(sum(counts.values()) for counts in before) < 20_000, "a turn of 10,000 takes two exits"
 
 
 def test_a_step_is_one_instruction_though_it_gives_the_turn_away() -> None:

@@ -303,6 +303,72 @@ def test_pauses_that_are_far_apart_are_no_loop(bench: Bench) -> None:
     assert bench.enter(10_000) == Reason.PAUSE_BUDGET
 
 
+WAITING = {
+    "load": "a1 00 50 00 00  83 f8 01  75 f6  f4",  # mov eax, [0x5000]; cmp eax, 1; jne; hlt
+    "pause": "f3 90  83 3d 00 50 00 00 01  75 f5  f4",  # pause; cmp dword [0x5000], 1; jne; hlt
+    "two branches": "a1 00 50 00 00  85 c0  74 f7  3c 02  74 f3  f4",  # mov eax, [0x5000]; test; je; cmp al, 2; je; hlt
+    "lock": "b8 02 00 00 00  87 05 00 50 00 00  83 f8 02  74 f0  f4",  # mov eax, 2; xchg eax, [0x5000]; cmp eax, 2; je; hlt
+}
+"""Loops that end when 1 is in memory where there was 2."""
+
+
+@pytest.mark.parametrize("code", WAITING.values(), ids=WAITING)
+def test_a_loop_that_waits_for_memory_comes_back_and_goes_on_when_it_changes(bench: Bench, code: str) -> None:
+    controls.give_turns(bench.processor)
+    bench.map[0x5000] = 2
+    bench.code("b9 00 04 00 00  e2 fe  " + code)  # mov ecx, 1024; loop $; and then
+    assert bench.enter(10**6) == Reason.PAUSE_WAITING
+    assert bench.processor.exit_qualification == 0
+    found = bench.processor.retired
+    assert found < 6000
+    for _ in range(3):
+        assert bench.enter(10**6) == Reason.PAUSE_WAITING
+        assert bench.processor.exit_qualification == 1
+    assert bench.processor.retired < found + 50
+    bench.processor.wait_out(True)
+    assert bench.enter(1000) == Reason.PAUSE_BUDGET
+    bench.processor.wait_out(False)
+    bench.map[0x5000] = 1
+    assert bench.enter(1000) == Reason.HLT
+
+
+@pytest.mark.parametrize("code", WAITING.values(), ids=WAITING)
+def test_where_waiting_is_found_does_not_hang_on_how_a_run_is_cut(code: str) -> None:
+    def found(budget: int) -> int:
+        bench = Bench()
+        controls.give_turns(bench.processor)
+        bench.map[0x5000] = 2
+        bench.code("b9 00 04 00 00  e2 fe  " + code)
+        while bench.enter(budget) != Reason.PAUSE_WAITING:
+            assert bench.processor.retired < 6000
+        bench.processor.vmclear()
+        return bench.processor.retired
+
+    assert {found(budget) for budget in (1, 2, 3, 5, 64, 100, 1000, 10**6)} == {found(10**6)}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ff 05 00 50 00 00  eb f8",  # inc dword [0x5000]; jmp
+        "40  eb fd",  # inc eax; jmp
+        "0f 31  31 c0  31 d2  eb f8",  # rdtsc; xor eax, eax; xor edx, edx; jmp
+        "a3 00 50 00 00  a3 00 60 00 00  eb f4",  # mov [0x5000], eax; mov [0x6000], eax; jmp
+        "87 05 00 50 00 00  87 05 00 60 00 00  eb f2",  # xchg with [0x5000]; xchg with [0x6000]; jmp
+    ],
+)
+def test_a_loop_that_does_something_does_not_wait(bench: Bench, code: str) -> None:
+    controls.give_turns(bench.processor)
+    bench.map[0x5000] = 2
+    bench.code(code)
+    assert bench.enter(10_000) == Reason.PAUSE_BUDGET
+
+
+def test_without_pause_loop_exiting_nobody_waits(bench: Bench) -> None:
+    bench.code(WAITING["load"])
+    assert bench.enter(10_000) == Reason.PAUSE_BUDGET
+
+
 def test_monitor_trap_flag_exits_after_each_instruction(bench: Bench) -> None:
     bench.change(Field.PRIMARY_CONTROLS, 1 << 27)
     bench.code("40 40 40")

@@ -487,9 +487,12 @@ class KvmVcpu:
             raise FeatureUnsupported("this host's KVM has no machine checks", hint="`--engine soft` has them")
         return inject_machine_check(self.raw, bank, status, mcg_status, address, misc)
 
-    def gave_turn(self) -> bool:
+    def gave_turn(self) -> int:
         """Never: vCPUs have threads, and the kernel looks after those that spin."""
-        return False
+        return 0
+
+    def wait_out(self, wanted: bool) -> None:
+        """Nothing to do."""
 
     def instructions_retired(self) -> int:
         """Raises FeatureUnsupported: KVM does not count."""

@@ -100,7 +100,8 @@ class HostTurns(TurnInterrupts):
                     seat.came_back(reason)
                     if turn.over():
                         return INTERRUPTED
-                    if not patient and vcpu.gave_turn() and self._another_wants_to_run(seat):
+                    turn.gave = vcpu.gave_turn()
+                    if self._gives_turn(seat, turn):
                         return reason
                 else:
                     return reason

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread, get_native_id
 
+from belljar.engine_data import WAITS, WAITS_STILL
 from belljar.exits import Exit, ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.result import End, RunResult
@@ -25,7 +26,44 @@ TURN_INSTRUCTIONS = 10_000
 TURN_SPAN_NS = 100_000
 """How far a turn may take the clock of an engine that can: exits cost time, and others' timers wait meanwhile."""
 
+SHORT_TURN = 1_000
+"""The same where another vCPU waits; the longer it does, the longer turns are."""
+
 Observer = Callable[[Exit], None]
+
+
+class TurnLengths:
+    """How long turns are, on an engine that counts instructions: short while somebody waits for what others do.
+
+    Where nobody does anything but wait, turns are used up, so that time goes on.
+    """
+
+    def __init__(self) -> None:
+        self.instructions = TURN_INSTRUCTIONS
+        """Of each turn of this round."""
+        self._waited = self._still = self._worked = False
+        self._out = False  # all wait, and wait their turns out
+
+    def begin_round(self, cpus: Sequence[Cpu]) -> None:
+        """Everybody is to have a turn again."""
+        out = self._still and not self._waited and not self._worked
+        if self._waited:
+            self.instructions = SHORT_TURN
+        elif self._still and not out:
+            self.instructions = min(2 * self.instructions, TURN_INSTRUCTIONS)
+        else:
+            self.instructions = TURN_INSTRUCTIONS
+        if out is not self._out:
+            self._out = out
+            for cpu in cpus:
+                cpu.vcpu.wait_out(out)
+        self._waited = self._still = self._worked = False
+
+    def ran(self, reason: ExitReason | None, gave: int) -> None:
+        """A turn is over: why, and how it was given away."""
+        self._waited |= gave == WAITS
+        self._still |= gave == WAITS_STILL
+        self._worked |= reason is not None and gave not in (WAITS, WAITS_STILL)
 
 
 class Runner(RunState):
@@ -163,21 +201,24 @@ class Runner(RunState):
         patient = alone and len(self._cpus) == 1
         own = self._own
         turn = None if own is None else own.turn(self._over, observer, single_exit=single_exit, patient=patient)
+        lengths = TurnLengths()
         while self.result is None and not self._changes:
             ran = self._own is None
+            lengths.begin_round(active)
             for cpu in self._round(active):
                 if cpu.halted or self.result is not None or self._changes:
                     continue
                 if sleeps and self._sleeps_on(cpu, active):
                     continue
-                slice_ns, slice_instructions = self._slice(alone, self._budget)
+                slice_ns, slice_instructions = self._slice(alone, self._budget, lengths.instructions)
                 before = cpu.vcpu.instructions_retired() if self._budget is not None else 0
                 reason: ExitReason | None
                 if own is not None and turn is not None:
-                    turn.deadline_ns, turn.instructions = slice_ns, slice_instructions
+                    turn.deadline_ns, turn.instructions, turn.gave = slice_ns, slice_instructions, 0
                     turn.span_ns = None if alone else TURN_SPAN_NS
                     reason = own.run(cpu.index, turn)
                     ran |= reason is not None
+                    lengths.ran(reason, turn.gave)
                 else:
                     reason = cpu.vcpu.run(
                         self._bus,
@@ -229,14 +270,14 @@ class Runner(RunState):
                 return  # removed meanwhile
         self._settle(cpu, reason, active)
 
-    def _slice(self, alone: bool, budget: int | None) -> tuple[int | None, int | None]:
+    def _slice(self, alone: bool, budget: int | None, length: int) -> tuple[int | None, int | None]:
         """The time and the number of instructions until the next vCPU's turn."""
         if alone:
             return self._deadline_ns, budget
         if self._engine.threaded:
             end_ns = time.monotonic_ns() + TURN_NS
             return (end_ns if self._deadline_ns is None else min(end_ns, self._deadline_ns)), budget
-        return self._deadline_ns, TURN_INSTRUCTIONS if budget is None else min(TURN_INSTRUCTIONS, budget)
+        return self._deadline_ns, length if budget is None else min(length, budget)
 
     # -- both -------------------------------------------------------------------------------------------------------
 

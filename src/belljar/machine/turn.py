@@ -32,6 +32,8 @@ class Turn:
         """How many at most."""
         self.span_ns: int | None = None
         """How far the clock may go on at most, on an engine that counts instructions."""
+        self.gave = 0
+        """Whether the vCPU gave its turn away, as `Vcpu.gave_turn` tells it."""
 
     def late_at(self, now_ns: int) -> bool:
         """Whether it is over at this time of time.monotonic_ns()."""

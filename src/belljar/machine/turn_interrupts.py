@@ -9,6 +9,7 @@ from belljar.breath import breathe
 from belljar.devices.bus import Bus
 from belljar.devices.clock import NEVER
 from belljar.engine import Vcpu
+from belljar.engine_data import GAVE_TURN
 from belljar.exits import ExitReason
 from belljar.machine.cpu import Cpu
 from belljar.machine.own_interrupts import HLT, INTERRUPTED, IRQ_WINDOW_OPEN, Lockable, OwnInterrupts, Timekeeper
@@ -140,16 +141,19 @@ class TurnInterrupts(OwnInterrupts):
                         return reason
                 elif reason is INTERRUPTED:
                     seat.came_back(reason)
-                    gave = vcpu.gave_turn() and not patient and self._another_wants_to_run(seat)
-                    if gave or turn.over() or turn.late():
+                    turn.gave = vcpu.gave_turn()
+                    if self._gives_turn(seat, turn) or turn.over() or turn.late():
                         return reason
                 elif reason is IRQ_WINDOW_OPEN:
                     seat.came_back(reason)
                 else:
                     return reason
 
-    def _another_wants_to_run(self, seat: Seat) -> bool:
-        return any(other is not seat and other.wants_to_run for other in self._own_seats)
+    def _gives_turn(self, seat: Seat, turn: Turn) -> bool:
+        """Whether to end a turn that was given away; one that waits in a loop of PAUSEs keeps it where nobody wants it."""
+        if turn.patient or not turn.gave:
+            return False
+        return turn.gave != GAVE_TURN or any(other is not seat and other.wants_to_run for other in self._own_seats)
 
     def _attend(self) -> None:
         self._attention = False

@@ -46,6 +46,8 @@ class Reason(IntEnum):
     """What stands behind the window raised an exception."""
     PAUSE_IDLE = 0x10004
     """The guest is not active, and nothing that the processor knows of will wake it."""
+    PAUSE_WAITING = 0x10008
+    """The guest goes round in a loop that nothing but other processors or events can end; qualification 1: it still does."""
     PAUSE_REQUEST = 0x10007
     """Another thread wants something done before the guest goes on."""
     PAUSE_LIMIT = 0x10006

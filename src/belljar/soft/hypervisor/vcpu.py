@@ -104,9 +104,9 @@ class SoftVcpu(VcpuState):
         self._limit_reached = InstructionLimit(index)
         self.interrupted = Interrupted(index)
         self.halted = Hlt(index)
-        self.gives_turn = False
+        self.gives_turn = 0
+        """Whether the last run ended in a loop that waits for another vCPU (`gave_turn`)."""
         self.cr8_written = False
-        """Whether the last run ended in a loop of PAUSEs."""
         self.exiting_msrs: Container[int] = ()
         """Those that the machine answers."""
         self.msr_device: MsrDevice | None = None

@@ -36,7 +36,7 @@ class VcpuEvents(ABC):
     """How many wait for their window."""
     put_off: int | None
     """The vector of an interrupt that an exception of the host's came before."""
-    gives_turn: bool
+    gives_turn: int
     cr8_written: bool
     _machine_checks: MachineChecks | None
     _waiting: ExitReason | None
@@ -95,10 +95,14 @@ class VcpuEvents(ABC):
         """Interrupt-window exiting (SDM 3C table 25-6)."""
         self.want(INTERRUPT_WINDOW, wanted or self.put_off is not None)
 
-    def gave_turn(self) -> bool:
-        """Whether the last run ended in a loop of PAUSEs; said once."""
-        gave, self.gives_turn = self.gives_turn, False
+    def gave_turn(self) -> int:
+        """Whether the last run ended in a loop that waits for another vCPU, and since when; said once."""
+        gave, self.gives_turn = self.gives_turn, 0
         return gave
+
+    def wait_out(self, wanted: bool) -> None:
+        """Whether to go round in such loops until the turn is used up."""
+        self.processor.wait_out(wanted)
 
     def want(self, control: int, wanted: bool) -> None:
         """Switch a primary processor-based control."""

@@ -68,6 +68,7 @@ ORDER = (
     "mode",
     "blocks",
     "block_decoding",
+    "waiting",
     "run",
     "watch",
     "lifetime",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from belljar.engine_data import GAVE_TURN, WAITS, WAITS_STILL
 from belljar.exits import Debug, ExitReason, FailEntry, IrqWindowOpen, Shutdown
 from belljar.soft.hypervisor.events import Kind, inject, inject_nmi
 from belljar.soft.hypervisor.vcpu_events import INTERRUPT_WINDOW, NMI_WINDOW
@@ -40,7 +41,13 @@ def behind(vcpu: SoftVcpu) -> ExitReason | None:
 def spinning(vcpu: SoftVcpu) -> ExitReason | None:
     """A loop of PAUSEs: this vCPU waits for another, whose turn it may be now."""
     vcpu.processor.skip_instruction()
-    vcpu.gives_turn = True
+    vcpu.gives_turn = GAVE_TURN
+    return behind(vcpu)
+
+
+def waiting(vcpu: SoftVcpu) -> ExitReason | None:
+    """A loop that nothing but another vCPU or an event will end."""
+    vcpu.gives_turn = WAITS_STILL if vcpu.processor.exit_qualification else WAITS
     return behind(vcpu)
 
 

@@ -36,6 +36,7 @@ _BY_REASON: dict[int, Handler] = {
     Reason.TASK_SWITCH: tasks.switch,
     Reason.HLT: ends.halt,
     Reason.PAUSE: ends.spinning,
+    Reason.PAUSE_WAITING: ends.waiting,
     Reason.PAUSE_IDLE: ends.idle,
     Reason.TRIPLE_FAULT: ends.triple_fault,
     Reason.BAD_GUEST_STATE: ends.failed_entry,

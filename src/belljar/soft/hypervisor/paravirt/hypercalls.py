@@ -10,6 +10,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from belljar.engine_data import GAVE_TURN
 from belljar.soft.hypervisor.paravirt import memory
 from belljar.soft.hypervisor.paravirt.cpuid import Feature
 
@@ -90,7 +91,7 @@ def yield_to(vcpu: SoftVcpu, arguments: Sequence[int], wide: bool) -> int:
     """KVM_HC_SCHED_YIELD: the vCPU whose APIC id is the first argument runs next, if it has something to run for."""
     platform = vcpu.shared.platform
     if platform is not None and arguments[0] != vcpu.index and platform.yield_to(arguments[0]):
-        vcpu.gives_turn = True
+        vcpu.gives_turn = GAVE_TURN
     return 0
 
 

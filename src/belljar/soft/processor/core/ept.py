@@ -77,6 +77,7 @@ def nested_slot(cpu: cython.pointer(Cpu), gpa: u64) -> cython.pointer(NestedEntr
 def forget_nested(cpu: cython.pointer(Cpu)) -> cython.void:
     """Forget where guest-physical pages are: INVEPT, other tables, memory that went away. No change of the guest's own does it."""
     memset(cpu.nested, 0, cython.sizeof(cpu.nested))
+    cpu.wait_phase = 0  # what it noted may be gone
 
 
 @cython.cfunc

@@ -169,6 +169,7 @@ def deliver_event(cpu: cython.pointer(Cpu), vector: u32, kind: u32, has_error: u
     if status != BRANCH:
         return status
     cpu.vectoring_info = 0
+    cpu.wait_phase = 0
     cpu.stepped |= 4
     cpu.interruptibility &= ~cython.cast(u64, SHADOW_STI | SHADOW_MOV_SS)
     if kind == KIND_NMI:

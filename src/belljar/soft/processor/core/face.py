@@ -237,6 +237,10 @@ class Processor(BareProcessor):
         """Have the present or next `enter` come back with PAUSE_REQUEST before another instruction. From any thread."""
         fetch_or32(cython.address(self.cpu.kicked), KICK_REQUEST)
 
+    def wait_out(self, wanted: bool) -> None:
+        """Whether loops that wait for others are executed as any other, with PAUSEs or without."""
+        self.cpu.waits_out = 1 if wanted else 0
+
     @property
     def entered(self) -> bool:
         """Whether a thread executes the guest at this moment, without Python's lock."""

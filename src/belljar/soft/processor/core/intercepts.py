@@ -359,6 +359,8 @@ def op_pause(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.int
 def in_pause_loop(cpu: cython.pointer(Cpu)) -> cython.bint:
     """Whether PAUSEs at most PLE_GAP apart have gone on for longer than PLE_WINDOW (SDM 3C 26.1.3), in instructions."""
     now: u64 = instructions_retired(cpu)
+    if cpu.waits_out:
+        return False
     if now - cpu.pause_last > vmcs_get(cpu.vmcs, FIELD_PLE_GAP):
         cpu.pause_first = now
     cpu.pause_last = now

@@ -284,6 +284,7 @@ def reset_cpu(cpu: cython.pointer(Cpu)) -> cython.void:
     reset_msrs(cpu)
     reset_features(cpu)
     set_rflags(cpu, FLAG_ONE)
+    look_for_waiting_soon(cpu)
     flush_tlb(cpu)
 
 

@@ -186,7 +186,11 @@ def access_linear(cpu: cython.pointer(Cpu), gva: u64, size: cython.int, access: 
     if first >= size and not cpu.fill_device and not (
         write and cpu.fill_hpa != ALL_ONES and page_has_code(cpu.host, cpu.fill_hpa)
     ):
+        if write and cpu.noting_stores:
+            note_store(cpu, cpu.fill_host, size)
         return cpu.fill_host
+    if write and cpu.noting_stores:
+        note_store(cpu, cpu.bounce, size)
     cpu.bounce_host[0] = cpu.fill_host
     cpu.bounce_hpa[0] = cpu.fill_hpa
     cpu.bounce_size = size

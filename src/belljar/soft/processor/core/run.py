@@ -168,6 +168,8 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
     STOP come early, so that the caller can look at its clock; and after IDLE_ROUNDS such rounds each further one is charged
     to the budget (cpu.charged), so that a budget always ends a run. Where instructions are slow (code that rewrites itself)
     STOP comes early by the clock. The guest cannot tell: it goes on as if there had been no pause.
+
+    Where loops of PAUSEs exit, other loops that wait for somebody else end the run, too (PAUSE_WAITING, core/waiting.py).
     """
     begin: u64 = cpu.retired
     charged: u64 = cpu.charged
@@ -176,8 +178,12 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
     began: u64 = 0
     now: u64
     left: i64
+    count: i64
     status: cython.int
     block: cython.pointer(Block)
+    takes_turns: cython.bint = (
+        cpu.in_guest != 0 and (cpu.secondary_controls & SECONDARY_PAUSE_LOOP) != 0 and not cpu.waits_out
+    )
     while True:
         left = budget - cython.cast(i64, (cpu.retired - begin) + (cpu.charged - charged))
         if left <= 0:
@@ -206,17 +212,28 @@ def run_guest(cpu: cython.pointer(Cpu), budget: i64) -> cython.int:
             if status == BRANCH:
                 continue
             if cpu.events & (EVENT_STEP | EVENT_SHADOW | EVENT_MTF):
+                cpu.wait_phase = 0
                 if step(cpu) == EXIT:
                     return EXIT
                 continue
         status = find_block(cpu)
         if likely(status == NEXT):
             block = cpu.found
-            cpu.slice = left if left < SLICE else cython.cast(i64, SLICE)
-            cpu.remaining = cpu.slice
-            status = run_part(cpu, block, cpu.slice)
-            cpu.retired += cpu.slice - cpu.remaining
-            cpu.slice = cpu.remaining = 0
+            count = left if left < SLICE else cython.cast(i64, SLICE)
+            if takes_turns:
+                if (cpu.wait_phase != 0 or cpu.retired >= cpu.wait_due) and may_wait(cpu, block):
+                    status = run_observed(cpu, block, left)
+                    if status == BRANCH and came_round(cpu, block):
+                        fetch_failed(cpu)
+                        return take(cpu, waits(cpu))
+                    count = 0
+                elif cython.cast(u64, count) > cpu.wait_due - cpu.retired:
+                    count = cython.cast(i64, cpu.wait_due - cpu.retired)
+            if count:
+                cpu.slice = cpu.remaining = count
+                status = run_part(cpu, block, count)
+                cpu.retired += cpu.slice - cpu.remaining
+                cpu.slice = cpu.remaining = 0
         else:
             fetch_failed(cpu)
         if status == FAULT or status == EXIT:

@@ -50,6 +50,8 @@ def finish_exit(cpu: cython.pointer(Cpu)) -> cython.void:
     vmcs_set(vmcs, FIELD_GUEST_LINEAR_ADDRESS, cpu.exit_linear)
     vmcs_set(vmcs, FIELD_GUEST_PHYSICAL_ADDRESS, cpu.exit_gpa)
     cpu.vectoring_info = 0
+    if reason != EXIT_REASON_EXTERNAL_INTERRUPT:
+        look_for_waiting_soon(cpu)
     settle_guest(cpu)
 
 

@@ -95,6 +95,20 @@ ctypedef struct Cpu:
     u64 tsc_offset
     u64 tsc_multiplier     # 16.48 fixed point; 0: no scaling
     u64 tsc_aux
+    # --- waiting for another processor (core/waiting.py)
+    u64 wait_due           # cpu.retired at which to look whether it does
+    u64 wait_step          # from there to the next time
+    u64 wait_begin         # cpu.retired when it began to look
+    u64 waited_at          # cpu.retired when it last found so
+    u64 wait_rip           # where the way round begins, and what it found there
+    u64 wait_state[22]
+    u64 wait_old
+    u8 *wait_place         # of the one store on the way
+    u32 wait_size
+    u32 wait_stores        # 2: too many
+    u32 wait_phase         # 0: does not look; 1: until a branch; 2: until it comes back to wait_rip
+    u32 noting_stores
+    u32 waits_out          # it does not look at all
     u64 pause_first        # instructions retired at the first PAUSE of a loop, and at the last (SDM 3C 26.1.3)
     u64 pause_last
     u64 pat

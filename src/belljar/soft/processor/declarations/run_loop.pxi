@@ -23,4 +23,8 @@ cdef enum:  # sizes
     REPETITIONS = 4096      # of a REP instruction between two looks at the run loop
     IDLE_ROUNDS = 65536     # of the run loop without a retired instruction, after which each one costs budget
     IDLE_PATIENCE = 256     # such rounds before run_guest comes back for a moment
+    WAIT_STEP = 128         # instructions after a VM exit until the run loop looks whether the guest waits for another processor
+    WAIT_STEP_LIMIT = 4096  # it looks more and more seldom, down to this
+    WAIT_LENGTH = 96        # for so many instructions
+    WAIT_STATE = 22         # registers and flags that tell
     SLICE = 16384           # instructions between two looks at the budget: bounds the stack should tail calls fail

@@ -183,6 +183,7 @@ cdef enum:  # basic exit reasons (SDM 3D appendix C), and above 16 bits what is 
     CARRIED_OUT = 0x100000      # enter_exactly(): added to why an instruction was not carried out to its end
     QUALIFICATION_NMI_UNBLOCKED = 0x1000  # EPT violation: IRET had ended NMI blocking (SDM 3C 28.2.3)
     PAUSE_REQUEST = 0x10007     # request(): another thread wants something done before the guest goes on
+    PAUSE_WAITING = 0x10008     # the guest goes round in a loop that nothing but other processors or events can end
     PAUSE_IDLE = 0x10004        # not active, and nothing that the processor knows of will wake it
 
 cdef enum:  # VM-execution controls that the processor looks at (SDM 3C 25.6)
