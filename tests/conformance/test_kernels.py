@@ -11,6 +11,7 @@ import pytest
 from belljar.engine import Engine
 from belljar.errors import FeatureUnsupported
 from belljar.machine import End, Machine
+from belljar.soft.hypervisor.charges import EXIT_NS
 from conformance.chips import chips
 from conformance.kernels import kernel, low_kernel, narrow_kernel, plain_kernel
 
@@ -203,6 +204,21 @@ def test_kvms_clock_never_goes_back(engine: Engine, built: Path, cpus: int, cloc
     lines = run("clocks", built, {"engine": engine}, command_line="5000", cpus=cpus, **time)
     assert "ok never back" in lines
     assert "ok the time of day" in lines
+
+
+MAKE_NO_EXIT = ("nothing", "mov from cr8")
+
+
+@pytest.mark.parametrize("clock", ["instructions", "host"])
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_kernel_that_times_exits_comes_to_its_end(built: Path, cpus: int, clock: str) -> None:
+    """KVM's costs are the host's, where one of the developers' executes no VMCALL."""
+    lines = run("exits", built, {"engine": "soft"}, cpus=cpus, clock=clock, command_line="21")
+    costs = {name: int(cost, 16) for name, _, cost in (line.rpartition(" ") for line in lines)}
+    assert len(lines) == 15 + cpus
+    if clock == "instructions":
+        assert {name for name, cost in costs.items() if cost < EXIT_NS} == set(MAKE_NO_EXIT)
+        assert max(cost for name, cost in costs.items() if not name.startswith("an ipi")) < 3 * EXIT_NS
 
 
 def test_instructions_do_to_io_memory_what_they_do_to_ram(engine: Engine, built: Path) -> None:
