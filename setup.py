@@ -38,7 +38,7 @@ INTERRUPTS = {
     "belljar.machine": (
         "host_turns own_interrupts seat split_interrupts split_seat timer_thread turn turn_clock turn_interrupts turn_lock"
     ),
-    "belljar.soft.hypervisor": "answers device_page events exit_log requests vcpu vcpu_events vcpu_state window",
+    "belljar.soft.hypervisor": "answers device_page events exit_log requests vcpu vcpu_events vcpu_exits vcpu_state window",
     "belljar.soft.hypervisor.handlers": "ends memory ports privileged",
     "belljar.x86": "local_apic",
 }

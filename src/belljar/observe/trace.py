@@ -22,6 +22,7 @@ from belljar.exits import (
     WriteMsr,
 )
 from belljar.machine import Cpu, Machine
+from belljar.observe.words import character
 
 SHOWN_BYTES = 32
 """How many bytes of one exit's data a line shows before it only counts them."""
@@ -61,7 +62,7 @@ def describe(exit: Exit) -> str:
         text += f" {direction} port={exit.port:#x} size={exit.size}"
         if exit.count > 1:
             return f"{text} count={exit.count} data={shown(exit.data)}"
-        return f"{text} value={exit.value:#x}{character(exit.data)}"
+        return f"{text} value={exit.value:#x}{character(exit.value, exit.size)}"
     if isinstance(exit, Mmio):
         direction = "write" if exit.write else "read"
         return f"{text} {direction} gpa={exit.gpa:#x} size={exit.size} value={exit.value:#x}"
@@ -94,13 +95,6 @@ def details(exit: Exit) -> dict[str, str]:
     if isinstance(exit, UnknownExit):
         return {"number": str(exit.number)}
     return {}
-
-
-def character(data: bytes) -> str:
-    """` 'H'` for the one printable ASCII byte, else nothing."""
-    if len(data) == 1 and 0x20 <= data[0] < 0x7F:
-        return f" {chr(data[0])!r}"
-    return ""
 
 
 def shown(data: bytes) -> str:

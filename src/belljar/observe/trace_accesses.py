@@ -9,10 +9,11 @@ from belljar.engine import Bus
 from belljar.engine_data import FOREVER
 from belljar.exits import Exit, ExitReason, WriteMsr
 from belljar.machine import Cpu, Machine
-from belljar.observe.trace import character, shown
+from belljar.observe.trace import shown
 from belljar.observe.trace_exits import ExitTrace
 from belljar.observe.trace_lines import TraceLines, spoken
 from belljar.observe.vcpu_proxy import VcpuProxy
+from belljar.observe.words import character
 from belljar.x86.local_apic import Reg
 
 IO, MMIO = "io", "mmio"
@@ -46,7 +47,7 @@ class TracedBus:
     def port_write(self, port: int, size: int, value: int) -> None:
         """As `belljar.engine.Bus`."""
         value &= (1 << 8 * size) - 1
-        self._port("write", port, size, f"value={value:#x}{character(value.to_bytes(size, 'little'))}")
+        self._port("write", port, size, f"value={value:#x}{character(value, size)}")
         self._bus.port_write(port, size, value)
 
     def port_read_block(self, port: int, size: int, count: int) -> bytes:

@@ -41,7 +41,7 @@ class TimerTrace:
             cpu = next((cpu for cpu, lapic in self._lapics.items() if lapic.timer is owner), NO_CPU)
             vector = self._lapics[cpu].lvt[Reg.LVT_TIMER] & 0xFF if cpu != NO_CPU else 0
             return cpu, f"lapic timer ({MODE_NAMES[owner.mode]}, vector {vector:#04x})"
-        return NO_CPU, spoken(type(owner).__name__)
+        return NO_CPU, "timer" if owner is None else spoken(type(owner).__name__)
 
     def armed(self, timer: Timer) -> None:
         """As `TimerWatch.armed`."""

@@ -11,11 +11,9 @@ from belljar.breath import breathe
 from belljar.engine import Bus, MsrDevice
 from belljar.engine_data import FOREVER, LAPIC_TSC_DEADLINE, LAPIC_X2APIC, DebugControl
 from belljar.errors import ConfigurationError, EngineError, FeatureUnsupported
-from belljar.exits import Exit, ExitReason, Hlt, InstructionLimit, InternalError, Interrupted, WriteMsr
+from belljar.exits import Exit, ExitReason, InstructionLimit, Interrupted
 from belljar.soft.hypervisor import msr_access
-from belljar.soft.hypervisor.answers import finish
 from belljar.soft.hypervisor.charges import CHARGED
-from belljar.soft.hypervisor.exit_log import ExitLog
 from belljar.soft.hypervisor.handlers.ends import halt, stepped
 from belljar.soft.hypervisor.handlers.ports import access as port_access
 from belljar.soft.hypervisor.handlers.table import HANDLERS
@@ -23,11 +21,10 @@ from belljar.soft.hypervisor.mmu.mmu import Mmu
 from belljar.soft.hypervisor.reasons import Reason
 from belljar.soft.hypervisor.requests import Requests
 from belljar.soft.hypervisor.shared import Shared
-from belljar.soft.hypervisor.vcpu_state import VcpuState
+from belljar.soft.hypervisor.vcpu_exits import VcpuExits
 from belljar.soft.hypervisor.window import DeviceWindow
 from belljar.soft.processor._core import Processor, VmxError
 from belljar.soft.processor.features import Feature
-from belljar.x86.msr import Msr
 
 if TYPE_CHECKING:
     from belljar.soft.hypervisor.paravirt.interfaces import Interfaces
@@ -52,13 +49,6 @@ CHUNK_NS: Final = 4_000_000
 EXITS_PER_LOOK: Final = 64
 """Exits between two looks at the clock."""
 
-KVM_INTERNAL_ERROR_EMULATION: Final = 1
-KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON: Final = 4
-"""api.rst 5, KVM_EXIT_INTERNAL_ERROR."""
-
-INSTRUCTION_BYTES: Final = 15
-
-
 PORT_ACCESS: Final = int(Reason.IO)
 """The most frequent exit does without the look-up of its handler."""
 
@@ -72,8 +62,6 @@ CARRIED_OUT: Final = 0x100000
 SHORTEST_RUN: Final = 64
 """Instructions in a run for which setting out for more than one entry would be dear."""
 PAUSE_LIMIT: Final = int(Reason.PAUSE_LIMIT)
-HLT: Final = int(ExitReason.HLT)
-HLT_EXIT: Final = ExitReason.HLT
 INSTRUCTION_LIMIT: Final = int(ExitReason.INSTRUCTION_LIMIT)
 LIMIT_REACHED: Final = ExitReason.INSTRUCTION_LIMIT
 PAUSE_BUDGET: Final = int(Reason.PAUSE_BUDGET)
@@ -85,25 +73,22 @@ def next_chunk(chunk: int, took_ns: int) -> int:
     return max(chunk // 2, 1) if took_ns > CHUNK_NS else min(2 * chunk, LONGEST_CHUNK)
 
 
-class SoftVcpu(VcpuState):
+class SoftVcpu(VcpuExits):
     """One virtual CPU of the soft engine. Handlers use `processor`, `mmu`, `memory`, `bus`, `window`, `log` and `debug`."""
 
     def __init__(self, index: int, mmu: Mmu, msr_bitmap_hpa: int, shared: Shared | None = None) -> None:
         super().__init__(index, mmu, msr_bitmap_hpa)
         self.shared = Shared(mmu) if shared is None else shared
-        self.log = ExitLog(index)
         self.window = DeviceWindow(mmu, self)
         self._device_page = mmu.device_page
         self.debug = DebugControl()
         self.bus = cast(Bus, None)  # until the first run
-        self.reporting = False
         self.shows_deliveries = False
         self._careful = False
         self._carried = 0
         # What ends most runs, made once: exits never change.
         self._limit_reached = InstructionLimit(index)
         self.interrupted = Interrupted(index)
-        self.halted = Hlt(index)
         self.gives_turn = 0
         """Whether the last run ended in a loop that waits for another vCPU (`gave_turn`)."""
         self.cr8_written = False
@@ -117,11 +102,7 @@ class SoftVcpu(VcpuState):
         """The VM's vCPUs, this one among them: the cores of one package."""
         self.requests = Requests((self,))
         """The VM's; of what other threads ask for."""
-        self._observer: Callable[[Exit], None] | None = None
-        self._single_exit = False
-        self._backlog: list[Exit] = []
         self._looked_ns = 0
-        self._port_accesses = 0
 
     # -- MSRs and what else the guest finds ------------------------------------------------------------------------
 
@@ -380,88 +361,10 @@ class SoftVcpu(VcpuState):
                 return ended
         return self._next_of_backlog() if self._backlog else None
 
-    def report(self) -> ExitReason | None:
-        """After an exit was served, if `reporting`: tell the observer; the reason if the run ends with it."""
-        exit = self.log.last()
-        if self._observer is not None:
-            self._observer(exit)
-        return exit.reason if self._single_exit else None
-
-    def report_access(self) -> None:
-        """The same in the middle of an instruction, which is finished first."""
-        exit = self.log.last()
-        if self._single_exit:
-            self._backlog.append(exit)
-        if self._observer is not None:
-            self._observer(exit)
-
-    def _next_of_backlog(self) -> ExitReason:
-        exit = self._backlog.pop(0)
-        self.log.show(exit)
-        return exit.reason
-
-    def end(self, exit: Exit) -> ExitReason:
-        """The run ends with `exit`."""
-        self.log.end(exit)
-        if self._observer is not None:
-            self._observer(exit)
-        return exit.reason
-
-    def end_halted(self) -> ExitReason:
-        """The run ends with a HLT, as most do."""
-        halted = self.halted
-        self.log.ended(HLT, halted)
-        if self._observer is not None:
-            self._observer(halted)
-        return HLT_EXIT
-
     def show_deliveries(self) -> None:
         """From now on, a run also ends (INSTRUCTION_LIMIT) when an exception was delivered, before its handler runs."""
         self._open().stop_on_delivery(True)
         self.shows_deliveries = self._careful = True
-
-    def wait_for_answer(self, exit: Exit) -> ExitReason:
-        """The run ends in the middle of an instruction, which `answer` finishes."""
-        self.log.end(exit)
-        self._waiting = exit.reason
-        return exit.reason
-
-    def answer(self, value: int | None) -> None:
-        """Finish the RDMSR, WRMSR or VMCALL that the last `run` returned with (`belljar.engine.Vcpu.answer`)."""
-        processor = self._open()
-        if self._waiting is None:
-            raise EngineError(f"vCPU {self.index} waits for no answer")
-        if value is not None and not -(1 << 63) <= value < 1 << 64:
-            raise ConfigurationError(f"the answer {value:#x} does not fit 64 bits")
-        reason, self._waiting = self._waiting, None
-        written = self.log.last()
-        if value is not None and isinstance(written, WriteMsr) and written.msr == Msr.IA32_APIC_BASE:
-            processor.apic_base = written.value
-        finish(processor, reason, value)
-
-    def end_next(self, exit: Exit) -> None:
-        """The next run ends at once, with `exit`."""
-        self.log.counts[exit.reason] += 1
-        self._backlog.append(exit)
-
-    def _refuse_waiting(self) -> None:
-        if self._waiting is not None:
-            self.answer(None)
-
-    def cannot_emulate(self) -> ExitReason:
-        """An instruction that cannot be fetched from memory, or whose event cannot be delivered: as KVM gives up on it."""
-        code = b""
-        found = self.translate(self.pc_gva())
-        if found.valid:
-            code = self.mmu.read(found.gpa, min(INSTRUCTION_BYTES, 4096 - found.gpa % 4096))
-        return self.end(InternalError(self.index, KVM_INTERNAL_ERROR_EMULATION, (), code))
-
-    def _unexpected(self, reason: int) -> ExitReason:
-        return self.end(InternalError(self.index, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, (reason,)))
-
-    def last_exit(self) -> Exit:
-        """The exit that ended the last `run`, whole."""
-        return self.log.last()
 
     @property
     def lapic_features(self) -> int:
@@ -500,21 +403,8 @@ class SoftVcpu(VcpuState):
         self.processor = cast(Processor, observed)
         return True
 
-    def last_exit_name(self) -> str:
-        """None of its own: `watch_exits` tells of VM exits by the SDM's names."""
-        return ""
-
-    def interrupt_statistics(self) -> dict[str, int]:
-        """Nothing: the machine's chips have brought every interrupt, and counted it."""
-        return {}
-
-    def exit_counts(self) -> dict[ExitReason, int]:
-        """How often this vCPU came back, by reason, since it was made; zero counts left out."""
-        return self.log.by_reason(self._port_accesses if self._closed else self.processor.port_accesses)
-
     def close(self) -> None:
         """Give everything back. Harmless when repeated."""
         if not self._closed:
-            self._port_accesses = self.processor.port_accesses
             super().close()
             self.window.close()
