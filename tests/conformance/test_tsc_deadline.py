@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from belljar.machine import End, Machine
+from belljar.x86.msr import Msr
+from conformance.assembly import guest
 from conformance.chips import chips
 from conformance.interrupt_guests import console
 
@@ -197,3 +200,49 @@ def test_tsc_deadlines_are_never_early_and_disarm_themselves(chips: dict[str, ob
 
 def test_tsc_deadline_of_another_cpu_runs_out(chips: dict[str, object]) -> None:
     assert said(DEADLINE_OF_ANOTHER, chips, cpus=2) == b"te"
+
+
+FAR_DEADLINE = """
+main:
+    need_deadlines
+    gate 0x40, tick
+    lapic 0x320, 0x40040        # TSC deadline
+    rdtsc
+    add edx, 0x1000
+    mov ecx, 0x6E0              # IA32_TSC_DEADLINE
+    wrmsr
+    sti
+    hlt
+    say 'e'
+    done
+tick:
+    say 't'
+    end_of_interrupt
+    iretq
+"""
+
+
+def test_runs_go_on_with_a_tsc_deadline_that_is_far_away(chips: dict[str, object]) -> None:
+    with Machine(guest(NEED + FAR_DEADLINE), **chips, clock="host") as machine:
+        machine.run(timeout=0.05)
+        if machine.console == b"-":
+            pytest.skip("these chips have no TSC deadline timer, and say so")
+        for _ in range(3):
+            assert machine.run(timeout=0.02).end is End.TIMEOUT
+        assert machine.console == b""
+
+
+def test_tsc_deadline_is_on_the_counter_that_the_host_has_set(chips: dict[str, object]) -> None:
+    if chips["irqchip"] != "user":
+        pytest.skip("the kernel's local APICs look again when the guest writes the deadline again")
+    with Machine(guest(NEED + FAR_DEADLINE), **chips, clock="host") as machine:
+        result = machine.run(timeout=0.05)
+        if machine.console == b"-":
+            pytest.skip("these chips have no TSC deadline timer, and say so")
+        assert (result.end, machine.console) == (End.TIMEOUT, b"")
+        tsc = machine.cpu.vcpu.get_msrs([Msr.IA32_TIME_STAMP_COUNTER])[Msr.IA32_TIME_STAMP_COUNTER]
+        machine.cpu.vcpu.set_msrs({Msr.IA32_TIME_STAMP_COUNTER: tsc + (0x1001 << 32)})
+        if machine.cpu.vcpu.get_msrs([Msr.IA32_TIME_STAMP_COUNTER])[Msr.IA32_TIME_STAMP_COUNTER] < tsc + (0x1000 << 32):
+            pytest.skip("this host's KVM does not keep what a time-stamp counter is set to")
+        assert machine.run(timeout=20).end is End.HALT
+        assert machine.console == b"te"

@@ -198,6 +198,8 @@ class KvmVcpu:
         refused = self.raw.set_msrs(values)
         if refused is not None:
             raise FeatureUnsupported(f"KVM does not take {values[refused]:#x} for MSR {refused:#x}")
+        if self._tsc is not None:
+            self._tsc.look()
 
     def translate(self, gva: int) -> EngineTranslation:
         """The kernel's own walk of the guest's page tables (KVM_TRANSLATE, api.rst 4.15)."""

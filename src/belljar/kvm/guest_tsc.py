@@ -17,12 +17,15 @@ U64 = (1 << 64) - 1
 NS_PER_MS = 1_000_000
 """A counter of so many kHz shows as many ticks in this time."""
 
+TOLERATED_NS = 100_000
+"""So exact is a comparison; taking more for a jump, where this thread was preempted in it, does no harm."""
+
 
 class KvmTsc:
     """What RDTSC shows the guest: the host's counter, scaled by the ratio of their frequencies, plus an offset.
 
     The two are compared by `look`, on the thread that runs the vCPU; from then on `read` tells what the host's counter says of
-    it, on any thread. What the guest writes to its counter is seen by the next `look` only; `changed` is never called.
+    it, on any thread. What the guest writes to its counter is seen by the next `look` only, which calls `changed` then.
     """
 
     def __init__(self, vcpu: Vcpu, host_khz: int | None) -> None:
@@ -36,9 +39,14 @@ class KvmTsc:
 
     def look(self) -> None:
         """Compare the guest's counter with the host's (IA32_TSC through KVM_GET_MSRS, api.rst 4.18). While it does not run."""
+        expected = self.read()
         before = read_tsc()
         self._guest = self._vcpu.get_msrs([Msr.IA32_TIME_STAMP_COUNTER])[Msr.IA32_TIME_STAMP_COUNTER]
         self._host = before + read_tsc() >> 1
+        jump = self.read() - expected & U64
+        if TOLERATED_NS * self.khz // NS_PER_MS < jump < -TOLERATED_NS * self.khz // NS_PER_MS & U64:
+            for each in self.changed:
+                each()
 
     def read(self) -> int:
         """The counter now, 64 bits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, SupportsIndex
 
@@ -12,6 +13,7 @@ from belljar.devices.bus import Bus, LockedBus
 from belljar.devices.clock import NEVER, Clock, HostClock, TimerQueue
 from belljar.devices.i8254 import Pit
 from belljar.devices.interrupt_chips import InterruptChips
+from belljar.devices.lapic import Lapic
 from belljar.devices.lines import (
     IOAPIC_PINS,
     PIT_GSI,
@@ -198,7 +200,13 @@ class OwnInterrupts:
         except FeatureUnsupported:  # the engine keeps IA32_TSC_DEADLINE to itself
             return Seat(cpu, lapic, bus, bus.lock)
         lapic.timer.use_counter(HostCounter(tsc, self.clock))
+        tsc.changed.append(partial(self._counter_jumped, lapic))
         return Seat(cpu, lapic, bus, bus.lock)
+
+    def _counter_jumped(self, lapic: Lapic) -> None:
+        """TSC deadlines are on the guest's counter. On the thread that runs the vCPU, or while none does."""
+        with self.lock:
+            lapic.timer.rearm()
 
     # -- lines -----------------------------------------------------------------------------------------------------
 
@@ -415,7 +423,7 @@ class OwnInterrupts:
         for seat in self.seats:
             seat.begin(again=again)
             if isinstance(seat, Seat):
-                seat.lapic.timer.rearm()  # a counter may have gone on while the clock stood still
+                self._counter_jumped(seat.lapic)  # it may have gone on while the clock stood still
 
     def step_on(self, index: int) -> None:
         """A vCPU is to be stepped: where nobody asked for chips it goes on behind its HLT, if interrupts cannot end that.
