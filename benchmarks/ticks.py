@@ -1,5 +1,6 @@
-"""What a timer tick costs: on the soft engine in instruction time (interrupt, handler of ten instructions, EOI, IRET), and
-how much of a core a guest takes that is idle but for a 250 Hz tick in the host's time.
+"""What a timer tick costs: on the soft engine in instruction time, and to a core whose guest idles in the host's time.
+
+A tick is an interrupt, a handler of ten instructions, EOI and IRET; an idle guest has 250 of them a second.
 
 `python -m benchmarks.ticks` runs this part alone.
 """

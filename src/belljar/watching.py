@@ -20,8 +20,11 @@ class PicRegisters(NamedTuple):
 
 
 class ChipRegisters(NamedTuple):
-    """What the interrupt chips hold: `lapics` the 1 KiB register page of each local APIC (SDM 3A 11.4.1) by vCPU index,
-    `redirection` the IOAPIC's 64-bit entries (82093AA 3.2.4), `pics` master and slave. Empty: elsewhere, or not there."""
+    """What the interrupt chips hold; empty: elsewhere, or not there.
+
+    `lapics` is the 1 KiB register page of each local APIC (SDM 3A 11.4.1) by vCPU index, `redirection` the IOAPIC's 64-bit
+    entries (82093AA 3.2.4), `pics` master and slave.
+    """
 
     lapics: Mapping[int, bytes]
     redirection: tuple[int, ...] = ()

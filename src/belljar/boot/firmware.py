@@ -19,8 +19,10 @@ _VECTOR, _TARGET = FACS_OFFSET + 12, FACS_OFFSET + 40
 
 
 def rom(hardware: AcpiHardware, *, sleep_type: int, woken: int) -> bytes:
-    """The page. `sleep_type` is the field SLP_TYP of the PM1 control register, `woken` WAK_STS in the upper half of the status
-    register (ACPI 6.5, 4.8.3), both as masks."""
+    """The page, for these masks of PM1's registers (ACPI 6.5, 4.8.3).
+
+    `sleep_type` is SLP_TYP, a field of the control register; `woken` WAK_STS, in the upper half of the status register.
+    """
     control, status, suspended = (
         hardware.control_port,
         hardware.event_port,

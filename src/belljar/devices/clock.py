@@ -90,9 +90,9 @@ class TimerWatch(Protocol):
 
 
 class TimerQueue:
-    """The timers that are set, by deadline, then by age, each pointing to the next: a machine has a handful, and one or two
-    are set at a time, so that going along them takes less than keeping a heap in order.
+    """The timers that are set, by deadline, then by age, each pointing to the next.
 
+    A machine has a handful, and one or two are set at a time: going along them takes less than keeping a heap in order.
     `first_ns` is when the earliest is due, NEVER if there is none. `earlier` is called when one is set that is due before
     all others.
     """

@@ -51,9 +51,10 @@ _READ_ONLY: Final = DELIVERY_PENDING | REMOTE_IRR
 
 
 class IoApic:
-    """The chip. `deliver` takes each message and says how many APICs took it; `changed` is told which pin's entry was written
-    (with a split irqchip the kernel wants to know each pin's message, for the ends of interrupt).
+    """The chip. `deliver` takes each message and says how many APICs took it.
 
+    `changed` is told which pin's entry was written: with a split irqchip the kernel wants to know each pin's message, for the
+    ends of interrupt.
     Pins carry levels of the meaning "asserted": the polarity bit is kept and shown, and already in the wires.
     """
 

@@ -42,8 +42,10 @@ INIT_BROADCAST, INIT_BOOTSTRAP = (0xFEEF_F000, 0x500), (0xFEE0_0000, 0x500)
 
 
 class Pm1:
-    """The registers. `line` is the SCI; `power_off` is called when the guest enters S5; `send_msi(address, data)` resets
-    processors for S3, which there is not without. Other sleep types do nothing."""
+    """The registers. `line` is the SCI; `power_off` is called when the guest enters S5.
+
+    `send_msi(gpa, data)` resets processors for S3, which there is not without. Other sleep types do nothing.
+    """
 
     port_width = 2
 

@@ -26,7 +26,7 @@ FOUR_GIB = 1 << 32
 
 
 class SmallPc:
-    """The devices. `line(gsi, source)` gives a hold on an interrupt line, `send_msi(address, data)` sends a message.
+    """The devices. `line(gsi, source)` gives a hold on an interrupt line, `send_msi(gpa, data)` sends a message.
 
     `reset` is called with the name of what asked for a reset, `power_off` when the guest enters ACPI's S5; with `firmware` to
     come back through, it may enter S3, too. `connect_pit` is told whether the 8254 drives its line, which the HPET may take
@@ -62,7 +62,7 @@ class SmallPc:
         self.hpet = Hpet(
             clock,
             lambda gsi: line(gsi, "hpet"),
-            send_msi=None if send_msi is None else lambda address, data, source: send_msi(address, data),
+            send_msi=None if send_msi is None else lambda gpa, data, source: send_msi(gpa, data),
             legacy=self._replace_timers,
         )
         self.keyboard = KeyboardController(

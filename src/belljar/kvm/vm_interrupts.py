@@ -191,8 +191,10 @@ class VmInterrupts(Capable):
     # -- collected writes --------------------------------------------------------------------------------------------
 
     def add_coalesced_zone(self, *, gpa: int | None = None, port: int | None = None, size: int) -> None:
-        """Collect the guest's writes to `size` bytes instead of an exit each (api.rst 4.116); `Vcpu.coalesced_writes` takes
-        them. One of `gpa` and `port`, else ConfigurationError."""
+        """Collect the guest's writes to `size` bytes instead of an exit each (api.rst 4.116).
+
+        `Vcpu.coalesced_writes` takes them. One of `gpa` and `port`, else ConfigurationError.
+        """
         self._zone(ioctls.KVM_REGISTER_COALESCED_MMIO, gpa, port, size)
 
     def remove_coalesced_zone(self, *, gpa: int | None = None, port: int | None = None, size: int) -> None:

@@ -18,8 +18,10 @@ from belljar.routes import MessageRoute
 
 
 class SplitInterrupts(OwnInterrupts):
-    """As `OwnInterrupts`. What the IOAPIC's open pins send is kept in the engine's table, too: by it the engine knows of which
-    ends of interrupt to tell, and where an eventfd leads."""
+    """As `OwnInterrupts`. What the IOAPIC's open pins send is kept in the engine's table, too.
+
+    By it the engine knows of which ends of interrupt to tell, and where an eventfd leads.
+    """
 
     passing = (ExitReason.INTERRUPTED, ExitReason.IRQ_WINDOW_OPEN, ExitReason.IOAPIC_EOI)
 

@@ -42,8 +42,10 @@ class SpeedProbe:
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """One engine: whether it can be had here, and if so all that its probes said. `advice` is a list of things to do,
-    `cpu_features` what `--without` can take away."""
+    """One engine: whether it can be had here, and if so all that its probes said.
+
+    `advice` is a list of things to do, `cpu_features` what `--without` can take away.
+    """
 
     name: str
     available: bool

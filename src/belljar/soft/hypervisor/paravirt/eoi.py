@@ -19,8 +19,10 @@ MAY_SKIP = 1
 
 
 class PvEoi(Part):
-    """The MSR, and an end of interrupt that the guest may have made. The bit stands until
-    somebody looks at the local APIC, or an interrupt comes."""
+    """The MSR, and an end of interrupt that the guest may have made.
+
+    The bit stands until somebody looks at the local APIC, or an interrupt comes.
+    """
 
     name = "pv_eoi"
     feature = Feature.PV_EOI
