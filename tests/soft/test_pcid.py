@@ -47,6 +47,11 @@ class Spaces:
         entry = self.root(space) + 3 * PAGE + (gva >> 12 & 511) * 8
         self.guest.memory[entry : entry + 8] = struct.pack("<Q", FRAMES + PAGE * frame | PRESENT | WRITABLE | flags)
 
+    def use_table_of(self, space: int) -> None:
+        """Have the directory of space 0 lead to another's table; nothing is flushed."""
+        entry = self.root(0) + 2 * PAGE
+        self.guest.memory[entry : entry + 8] = struct.pack("<Q", self.root(space) + 3 * PAGE + 7)
+
     def switch(self, space: int, *, keep: bool = True) -> None:
         """MOV to CR3, the space's number its PCID."""
         self.guest.cpu.put(RCX, self.root(space) | space | (KEEP if keep else 0))
@@ -178,6 +183,32 @@ def test_code_that_a_device_wrote_is_seen_by_the_space_that_comes_back():
         spaces.guest.cpu.put(RCX, spaces.root(0) | KEEP)
         spaces.guest.cpu.put(RBX, TRY_GVA)
         assert spaces.guest.run("0f22d9 mov cr3, rcx\nffe3 jmp rbx").registers[RAX] & 0xFF == 9
+
+
+OTHER_GVA = TRY_GVA + PAGE
+
+
+def test_a_page_that_another_table_has_is_found_though_nothing_was_flushed():
+    """An entry that faulted may be made better without INVLPG (SDM 3A 4.10.4.3), and those above it as well."""
+    with Spaces(2) as spaces:
+        spaces.map(0, 1)
+        spaces.map(1, 2, gva=OTHER_GVA)
+        spaces.switch(0, keep=False)
+        assert spaces.seen() == 1
+        spaces.use_table_of(1)
+        assert spaces.seen(OTHER_GVA) == 2
+
+
+def test_invlpg_of_any_page_forgets_which_tables_there_are():
+    with Spaces(2) as spaces:
+        spaces.map(0, 1)
+        spaces.map(0, 2, gva=OTHER_GVA)
+        spaces.map(1, 3, gva=OTHER_GVA)
+        spaces.switch(0, keep=False)
+        assert spaces.seen() == 1
+        spaces.use_table_of(1)
+        spaces.invlpg(0)
+        assert spaces.seen(OTHER_GVA) == 3
 
 
 def test_a_store_through_a_kept_translation_reaches_code_decoded_meanwhile():

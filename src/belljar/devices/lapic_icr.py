@@ -20,6 +20,8 @@ class CommandRegister:
         self._bus = bus
         self._illegal = illegal
         self._source = f"ipi from cpu {apic_id}"
+        self._last = ApicMessage(0)  # the same one is sent over and over
+        self._last_command = self._last_destination = -1
         self.value = 0
 
     def write_high(self, value: int) -> None:
@@ -41,19 +43,15 @@ class CommandRegister:
         self._send(vector | regs.ICR_ASSERT | regs.SHORTHAND_SELF << regs.ICR_SHORTHAND_SHIFT, 0, wide=True)
 
     def _send(self, command: int, destination: int, *, wide: bool) -> None:
-        delivery = command >> regs.MODE_SHIFT & regs.MODE_MASK
-        vector = command & regs.VECTOR_MASK
-        if delivery <= LOWEST_PRIORITY and vector < FIRST_VECTOR:
-            self._illegal()
-            return
-        # SDM 3A 11.6.1: trigger mode and level mean something for INIT de-assert only
-        deassert = delivery == INIT and bool(command & regs.ICR_LEVEL) and not command & regs.ICR_ASSERT
-        logical = bool(command & regs.ICR_LOGICAL)
+        message = self._last
+        if command != self._last_command or destination != self._last_destination or wide != message.wide:
+            vector = command & regs.VECTOR_MASK
+            if command >> regs.MODE_SHIFT & regs.MODE_MASK <= LOWEST_PRIORITY and vector < FIRST_VECTOR:
+                self._illegal()
+                return
+            message = self._last = self._message(command, destination, wide)
+            self._last_command, self._last_destination = command, destination
         shorthand = command >> regs.ICR_SHORTHAND_SHIFT & 3
-        words = regs.SHORTHANDS[shorthand]
-        message = ApicMessage(
-            vector, delivery, destination, logical, False, not deassert, self._source, wide, False, words
-        )
         if shorthand == regs.SHORTHAND_NONE:
             self._bus.deliver(message)
         elif shorthand == regs.SHORTHAND_ALL:
@@ -62,3 +60,22 @@ class CommandRegister:
             self._bus.deliver_to(message, [lapic for lapic in self._bus.lapics if lapic is not self._owner])
         else:
             self._bus.deliver_to(message, (self._owner,))
+
+    def _message(self, command: int, destination: int, wide: bool) -> ApicMessage:
+        delivery = command >> regs.MODE_SHIFT & regs.MODE_MASK
+        # SDM 3A 11.6.1: trigger mode and level mean something for INIT de-assert only
+        deassert = delivery == INIT and bool(command & regs.ICR_LEVEL) and not command & regs.ICR_ASSERT
+        logical = bool(command & regs.ICR_LOGICAL)
+        words = regs.SHORTHANDS[command >> regs.ICR_SHORTHAND_SHIFT & 3]
+        return ApicMessage(
+            command & regs.VECTOR_MASK,
+            delivery,
+            destination,
+            logical,
+            False,
+            not deassert,
+            self._source,
+            wide,
+            False,
+            words,
+        )

@@ -142,7 +142,8 @@ class TurnInterrupts(OwnInterrupts):
                 elif reason is INTERRUPTED:
                     seat.came_back(reason)
                     turn.gave = vcpu.gave_turn()
-                    if self._gives_turn(seat, turn) or turn.over() or turn.late():
+                    # Who wants the run to be over has called for attention.
+                    if self._gives_turn(seat, turn) or (self._attention and turn.over()) or turn.late():
                         return reason
                 elif reason is IRQ_WINDOW_OPEN:
                     seat.came_back(reason)

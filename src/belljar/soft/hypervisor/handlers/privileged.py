@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from belljar.exits import ExitReason, ReadMsr, WriteMsr
-from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, RAX, RCX, RDX, finish
+from belljar.soft.hypervisor.answers import KVM_MSR_EXIT_REASON_UNKNOWN, finish
 from belljar.soft.hypervisor.events import inject
 from belljar.soft.hypervisor.handlers.ends import behind
 from belljar.soft.hypervisor.msrs import is_machine_check, is_own
@@ -29,7 +29,7 @@ WRMSR: Final = int(ExitReason.WRMSR)
 
 def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """RDMSR outside the ranges of the MSR bitmap, or with its bit set (SDM 3C 25.6.9): the hypervisor's own, or none."""
-    msr = vcpu.processor.get_gpr(RCX) & 0xFFFF_FFFF
+    msr = vcpu.processor.msr_accessed()
     device = vcpu.msr_device
     if device is not None and msr in device.served and not vcpu.reporting:
         vcpu.log.counts[RDMSR] += 1
@@ -50,8 +50,7 @@ def read_msr(vcpu: SoftVcpu) -> ExitReason | None:
 
 def write_msr(vcpu: SoftVcpu) -> ExitReason | None:
     """The same for WRMSR."""
-    get = vcpu.processor.get_gpr
-    msr, value = get(RCX) & 0xFFFF_FFFF, (get(RDX) & 0xFFFF_FFFF) << 32 | get(RAX) & 0xFFFF_FFFF
+    msr, value = vcpu.processor.msr_accessed(), vcpu.processor.msr_written()
     device = vcpu.msr_device
     if device is not None and msr in device.served and not vcpu.reporting:
         vcpu.log.counts[WRMSR] += 1

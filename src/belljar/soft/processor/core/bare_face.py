@@ -30,6 +30,14 @@ class BareProcessor:
         """A general register by its number in the encoding (RAX 0 ... R15 15)."""
         return self.cpu.gpr[number & 15]
 
+    def msr_accessed(self) -> int:
+        """ECX: the MSR that RDMSR and WRMSR name."""
+        return self.cpu.gpr[RCX] & LOW32
+
+    def msr_written(self) -> int:
+        """EDX:EAX: what WRMSR writes."""
+        return (self.cpu.gpr[RDX] << 32) | (self.cpu.gpr[RAX] & LOW32)
+
     def set_gpr(self, number: cython.int, value: cython.ulonglong) -> None:
         """Set a general register by its number in the encoding, to a value of 64 bits."""
         self.cpu.gpr[number & 15] = value

@@ -26,6 +26,11 @@ def guest_physical(cpu: cython.pointer(Cpu), gpa: u64, gva: u64, wanted: u32, fi
             cpu.exit_qualification = wanted
             cpu.exit_reason = EXIT_REASON_EPT_VIOLATION
         else:
+            known = large_slot(cpu, gpa)
+            if known.tag == (gpa & LARGE_MASK) + 1 and (wanted & ~known.marked) == 0:
+                cpu.ept_allowed = known.allowed
+                cpu.fill_hpa = known.hpa + (gpa & ~LARGE_MASK)
+                return known.host + (gpa & ~LARGE_MASK)
             known = nested_slot(cpu, gpa)
             if known.tag == (gpa & PAGE_MASK) + 1 and (wanted & ~known.marked) == 0:
                 cpu.ept_allowed = known.allowed
@@ -72,11 +77,35 @@ def nested_slot(cpu: cython.pointer(Cpu), gpa: u64) -> cython.pointer(NestedEntr
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def large_slot(cpu: cython.pointer(Cpu), gpa: u64) -> cython.pointer(NestedEntry):
+    """The one entry that may know where the 2 MiB around `gpa` are."""
+    return cython.address(cpu.nested_large[(gpa >> LARGE_SHIFT) & (NESTED_ENTRIES - 1)])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def note_nested(
+    known: cython.pointer(NestedEntry), shift: cython.int, gpa: u64, hpa: u64, host: cython.pointer(u8), allowed: u32
+) -> cython.void:
+    """Remember where a page of 1 << shift bytes is."""
+    offset: u64 = gpa & ((cython.cast(u64, 1) << shift) - 1)
+    known.tag = gpa - offset + 1
+    known.hpa = hpa - offset
+    known.host = host - offset
+    known.allowed = known.marked = allowed
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def forget_nested(cpu: cython.pointer(Cpu)) -> cython.void:
     """Forget where guest-physical pages are: INVEPT, other tables, memory that went away. No change of the guest's own does it."""
     memset(cpu.nested, 0, cython.sizeof(cpu.nested))
+    memset(cpu.nested_large, 0, cython.sizeof(cpu.nested_large))
     cpu.wait_phase = 0  # what it noted may be gone
 
 
@@ -111,6 +140,7 @@ def ept_walk(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.pointer(
     entry: u64
     place: cython.pointer(u64)
     host: cython.pointer(u8)
+    first: cython.pointer(u8)
     known: cython.pointer(NestedEntry)
     while True:
         shift = 9 * level + 3
@@ -149,11 +179,15 @@ def ept_walk(cpu: cython.pointer(Cpu), gpa: u64, wanted: u32) -> cython.pointer(
         cpu.exit_qualification = 0
         return host
     known = nested_slot(cpu, gpa)
-    known.tag = (gpa & PAGE_MASK) + 1
-    known.hpa = cpu.fill_hpa & PAGE_MASK
-    known.host = host - (gpa & PAGE_OFFSET)
-    known.allowed = cpu.ept_allowed
-    known.marked = cpu.ept_allowed
+    first = host - (gpa & ~LARGE_MASK)
+    if shift >= LARGE_SHIFT and (
+        host_pointer(cpu.host, cpu.fill_hpa | ~LARGE_MASK) == first + ~LARGE_MASK
+        and host_pointer(cpu.host, cpu.fill_hpa & LARGE_MASK) == first
+    ):
+        known = large_slot(cpu, gpa)
+        note_nested(known, LARGE_SHIFT, gpa, cpu.fill_hpa, host, cpu.ept_allowed)
+    else:
+        note_nested(known, PAGE_SHIFT, gpa, cpu.fill_hpa, host, cpu.ept_allowed)
     if track and not wanted & 2:
         known.marked &= 5
     return host

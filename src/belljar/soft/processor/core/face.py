@@ -360,6 +360,7 @@ class Processor(BareProcessor):
         cpu.walk_gpa = gva
         if not cpu.cr0 & CR0_PG:
             return ("gpa", gva)
+        forget_directories(cpu)
         status = walk(cpu, gva, access & ACCESS_KIND)
         if status == NEXT:
             return ("gpa", cpu.walk_gpa)

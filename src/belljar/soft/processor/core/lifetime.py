@@ -285,6 +285,7 @@ def reset_cpu(cpu: cython.pointer(Cpu)) -> cython.void:
     reset_features(cpu)
     set_rflags(cpu, FLAG_ONE)
     look_for_waiting_soon(cpu)
+    cpu.walk_generation = 1
     flush_tlb(cpu)
 
 

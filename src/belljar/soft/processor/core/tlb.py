@@ -39,6 +39,15 @@ def empty_bank(bank: cython.pointer(TlbBank)) -> cython.void:
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def forget_directories(cpu: cython.pointer(Cpu)) -> cython.void:
+    """Walk from the root again: INVLPG of whatever address asks for it (SDM 3A 4.10.4.1)."""
+    cpu.walk_generation += 1
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def forget_code_writes(bank: cython.pointer(TlbBank)) -> cython.void:
@@ -73,6 +82,7 @@ def void_other_banks(cpu: cython.pointer(Cpu)) -> cython.void:
 @cython.exceptval(check=False)
 def flush_tlb(cpu: cython.pointer(Cpu)) -> cython.void:
     """Forget all translations, of every PCID, global ones included."""
+    forget_directories(cpu)
     void_other_banks(cpu)
     empty_bank(cpu.bank)
     cpu.bank.pcid = present_pcid(cpu)
@@ -87,6 +97,7 @@ def flush_tlb_nonglobal(cpu: cython.pointer(Cpu)) -> cython.void:
     bank: cython.pointer(TlbBank) = cpu.bank
     i: cython.int
     kept: u32 = 0
+    forget_directories(cpu)
     if bank.log_count > TLB_LOG:
         empty_bank(bank)
     for i in range(cython.cast(cython.int, bank.log_count)):
@@ -123,6 +134,7 @@ def flush_bank_page(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), gva
     kind: cython.int
     slot: u32
     kept: u32 = 0
+    forget_directories(cpu)
     if bank.largest > PAGE_SHIFT and bank.log_count > TLB_LOG:
         empty_bank(bank)
         renew_bank(cpu, bank)
@@ -245,6 +257,7 @@ def use_present_pcid(cpu: cython.pointer(Cpu)) -> cython.void:
     """After CR3 was written: take up the translations of the PCID that is now current, if there are any."""
     pcid: u32 = present_pcid(cpu)
     bank: cython.pointer(TlbBank)
+    forget_directories(cpu)
     if cpu.bank.pcid == pcid:
         return
     bank = bank_of(cpu, pcid)
@@ -271,6 +284,7 @@ def use_present_pcid(cpu: cython.pointer(Cpu)) -> cython.void:
 def invalidate_pcid(cpu: cython.pointer(Cpu), kind: u64, pcid: u64, gva: u64) -> cython.void:
     """INVPCID, checked: an address of a PCID, a PCID, everything, everything but global pages (SDM 2A)."""
     bank: cython.pointer(TlbBank) = bank_of(cpu, cython.cast(u32, pcid))
+    forget_directories(cpu)
     if kind == 2:
         flush_tlb(cpu)
     elif kind == 3:

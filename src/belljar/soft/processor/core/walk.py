@@ -34,14 +34,19 @@ def tlb_fill(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.i
 @cython.nogil
 @cython.exceptval(check=False)
 def walk(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.int:
-    """The guest's own translation: NEXT with cpu.walk_gpa and walk_global, FAULT or EXIT. Starts over when an entry changes."""
+    """The guest's own translation: NEXT with cpu.walk_gpa and walk_global, FAULT or EXIT. Starts over when an entry changes.
+
+    No page fault comes of what was known of upper tables (SDM 3A 4.10.4.1: it would be forgotten with the fault).
+    """
     status: cython.int
     while True:
         if cpu.cr4 & CR4_PAE:
             status = walk_wide(cpu, gva, access)
         else:
             status = walk_narrow(cpu, gva, access)
-        if status != AGAIN:
+        if status == FAULT and cpu.walk_shortened:
+            forget_directories(cpu)
+        elif status != AGAIN:
             return status
 
 
@@ -159,13 +164,26 @@ def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
     used: cython.int = 0
     allowed: u64 = 6
     no_execute: u64 = 0
+    above_allowed: u64 = 6
+    above_no_execute: u64 = 0
     entry: u64 = cpu.cr3
     shift: cython.int = 39
     status: cython.int
     leaf: cython.bint
     large: cython.bint = (cpu.efer & EFER_LMA) != 0 and has_feature(cpu, FEATURE_PAGE1G)
     key: u32 = 16
-    if not cpu.efer & EFER_LMA:
+    above: cython.pointer(DirectoryEntry) = cython.address(
+        cpu.directories[(gva >> LARGE_SHIFT) & (DIRECTORIES - 1)]
+    )
+    table: u64 = 0
+    cpu.walk_shortened = 0
+    if above.generation == cpu.walk_generation and above.number == gva >> LARGE_SHIFT:
+        cpu.walk_shortened = 1
+        shift = PAGE_SHIFT
+        entry = above.entry
+        allowed = above.allowed
+        no_execute = above.no_execute
+    elif not cpu.efer & EFER_LMA:
         shift = 21
         entry = cpu.pdpte[(gva >> 30) & 3]
         if not entry & 1:
@@ -183,11 +201,15 @@ def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
         )
         if status != NEXT:
             return status
+        table = entry
         entry = entries[used].value
         used += 1
         leaf = shift == PAGE_SHIFT or ((entry & 0x80) != 0 and (shift == 21 or (shift == 30 and large)))
         if entry_reserved(cpu, entry, shift, leaf):
             return raise_page_fault(cpu, gva, fault_code(cpu, access) | 9)
+        if shift == PAGE_SHIFT:
+            above_allowed = allowed
+            above_no_execute = no_execute
         allowed &= entry
         no_execute |= entry & BIT63
         if leaf:
@@ -200,6 +222,12 @@ def walk_wide(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cython.
     status = mark_entries(cpu, entries, used, (access & ACCESS_KIND) == ACCESS_WRITE, gva)
     if status != NEXT:
         return status
+    if shift == PAGE_SHIFT:
+        above.generation = cpu.walk_generation
+        above.number = gva >> LARGE_SHIFT
+        above.entry = table
+        above.allowed = above_allowed
+        above.no_execute = above_no_execute
     cpu.walk_gpa = (entry & PHYSICAL_ADDRESS & ~((cython.cast(u64, 1) << shift) - 1)) | (
         gva & ((cython.cast(u64, 1) << shift) - 1)
     )
@@ -278,6 +306,7 @@ def walk_narrow(cpu: cython.pointer(Cpu), gva: u64, access: cython.int) -> cytho
     allowed: u64
     entry: u64
     directory: u64 = cpu.cr3 & PAGE_MASK & LOW32
+    cpu.walk_shortened = 0
     status = read_entry(cpu, cython.address(entries[0]), directory + ((gva >> 22) & 0x3FF) * 4, 4, gva, access)
     if status != NEXT:
         return status

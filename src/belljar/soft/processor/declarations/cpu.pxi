@@ -137,6 +137,10 @@ ctypedef struct Cpu:
     u32 fill_device        # tlb_fill found a device (only while a window is open): fill_hpa is its guest-physical address
     u32 ept_allowed        # rights of the last EPT walk (1 read, 2 write, 4 fetch)
     NestedEntry nested[256]  # by guest-physical page number
+    NestedEntry nested_large[256]  # by the number of the 2 MiB, where nested tables map so many at once
+    DirectoryEntry directories[64]
+    u32 walk_shortened     # the walk began at one of them
+    u64 walk_generation    # renewed by whatever flushes the TLB, all or a page of it
     u64 walk_gpa           # answer of the guest walk
     u32 walk_global
     u32 walk_shift         # log2 of the page size

@@ -29,6 +29,13 @@ ctypedef struct TlbBank:   # the translations of one PCID; global pages are in e
     u64 epoch              # of the cpu, while this bank is in use
     u64 used               # when it was last chosen
 
+ctypedef struct DirectoryEntry:  # what a walk found above a page table (a paging-structure cache, SDM 3A 4.10.3)
+    u64 generation         # cpu.walk_generation when it did
+    u64 number             # of the 2 MiB of linear addresses that the table maps
+    u64 entry              # that led to the table
+    u64 allowed            # R/W and U/S of all of them
+    u64 no_execute
+
 ctypedef struct NestedEntry:  # where a guest-physical page is (a guest-physical mapping, SDM 3C 29.4.1)
     u64 tag                # 1 + its address; 0 = empty
     u64 hpa

@@ -267,7 +267,9 @@ cdef enum:
     TLB_BANKS = 8               # of cpu.banks: as many PCIDs keep their translations
     TLB_LOG_SLOT = 0xFFFFFF
     TLB_LOG_GLOBAL = 0x1000000
-    NESTED_ENTRIES = 256        # of cpu.nested; a power of two
+    NESTED_ENTRIES = 256        # of cpu.nested and cpu.nested_large; a power of two
+    LARGE_SHIFT = 21
+    DIRECTORIES = 64            # of cpu.directories; a power of two
 
 cdef extern from *:
     const u64 PHYSICAL_ADDRESS "0x00003FFFFFFFF000ULL"     # the address bits of an 8-byte paging-structure entry

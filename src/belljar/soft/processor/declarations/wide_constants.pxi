@@ -1,6 +1,7 @@
 # Constants above 31 bits. As literals they would be Python objects: they get their value in C's notation here.
 
 cdef extern from *:
+    const u64 LARGE_MASK "0xFFFFFFFFFFE00000ULL"           # where 2 MiB begin
     const u64 LOW32 "0xFFFFFFFFULL"
     const u64 ALL_ONES "0xFFFFFFFFFFFFFFFFULL"
     const i64 FOREVER "0x3FFFFFFFFFFFFFFFLL"     # no limit: no run executes so much, no clock shows it
