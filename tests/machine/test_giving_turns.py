@@ -124,3 +124,49 @@ def test_a_step_over_a_write_to_cr8_is_one_instruction() -> None:
                 assert (machine.cpu.rip, machine.cpu["r15"]) == (before + 4, 0)
                 return
     pytest.fail("never came to CR8")
+
+
+WAITING = """
+main:
+    mov eax, 1
+    cpuid
+    shr ebx, 24
+    jnz over
+    rdtsc
+    mov r12d, eax
+again:
+    pause
+    rdtsc
+    mov r13d, eax
+    sub eax, r12d
+    cmp eax, 100000
+    jb again
+over:
+    done
+"""
+
+
+def waited(way: str) -> tuple[int, int]:
+    """How long the guest found that it waited, and in how many instructions."""
+    with Machine(guest(WAITING), engine="soft", mode="long", cpus=2, irqchip="user") as machine:
+        first = machine.cpus[0]
+        if way == "free":
+            machine.run(timeout=20)
+        elif way == "exits":
+            list(machine.exits(timeout=20))
+        elif way == "pieces":
+            while machine.run(instructions=777, timeout=20).end is End.INSTRUCTION_LIMIT:
+                pass
+        else:
+            while first["r13"] < first["r12"] + 100_000:
+                machine.step()
+        return first["r13"] - first["r12"], first.vcpu.instructions_retired()
+
+
+def test_pauses_take_their_time_where_nobody_else_has_anything_to_do() -> None:
+    """However the run is cut. Instructions alone would be 100,000."""
+    ns, instructions = waited("free")
+    assert 100_000 <= ns < 120_000
+    assert 4_000 < instructions < 6_000
+    assert waited("exits") == waited("pieces") == (ns, instructions)
+    assert waited("steps")[0] == ns

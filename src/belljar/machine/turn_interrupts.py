@@ -142,13 +142,24 @@ class TurnInterrupts(OwnInterrupts):
                 elif reason is INTERRUPTED:
                     seat.came_back(reason)
                     turn.gave = vcpu.gave_turn()
+                    gives = self._gives_turn(seat, turn)
+                    if not gives:
+                        self._linger(turn)
                     # Who wants the run to be over has called for attention.
-                    if self._gives_turn(seat, turn) or (self._attention and turn.over()) or turn.late():
+                    if gives or (self._attention and turn.over()) or turn.late() or clock.time_ns >= end_ns:
                         return reason
                 elif reason is IRQ_WINDOW_OPEN:
                     seat.came_back(reason)
                 else:
+                    turn.gave = vcpu.gave_turn()
+                    if not self._gives_turn(seat, turn):
+                        self._linger(turn)
                     return reason
+
+    def _linger(self, turn: Turn) -> None:
+        """Let time pass for a loop of PAUSEs that keeps its turn."""
+        if turn.gave == GAVE_TURN and not turn.patient:
+            self._time.linger()
 
     def _gives_turn(self, seat: Seat, turn: Turn) -> bool:
         """Whether to end a turn that was given away; one that waits in a loop of PAUSEs keeps it where nobody wants it."""
