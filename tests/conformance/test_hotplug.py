@@ -120,6 +120,16 @@ def text(main: str, other: str = "halted", end: str = END) -> bytes:
     return guest(GUEST % {"main": main, "other": OTHERS[other], "end": end})
 
 
+def test_breakpoints_are_those_of_a_cpu_that_was_added_while_it_runs_too(options: dict[str, object]) -> None:
+    with Machine(text(START_ADDED), **options) as machine:
+        machine.add_breakpoint(0x2002)
+        result = run(machine, machine.add_cpu)
+        assert (result.end, result.vcpu, machine.cpus[1].pc_gva) == (End.DEBUG, 1, 0x2002)
+        machine.remove_breakpoint(0x2002)
+        assert machine.run(timeout=DEADLINE).end is End.HALT
+        assert machine.console == b"ab"
+
+
 def test_guest_brings_up_a_cpu_that_was_added_while_it_runs(options: dict[str, object]) -> None:
     with Machine(text(START_ADDED), **options) as machine:
         added = []

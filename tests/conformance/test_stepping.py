@@ -121,6 +121,17 @@ def test_a_step_ends_a_halt_when_the_interrupt_comes_and_leaves_it_to_the_run(ch
         assert machine.console == b"te"
 
 
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_step_does_not_wait_for_what_may_never_come(chips: dict[str, object], cpus: int) -> None:
+    code = guest(TIMER.replace("20000000", "0xF0000000"))
+    with Machine(code, cpus=cpus, **chips, clock="host") as machine:
+        assert machine.run(timeout=0.05).end is End.TIMEOUT
+        assert machine.cpu.rip == at(code) + 2
+        assert machine.step().end is End.HALT
+        assert machine.step().end is End.DEBUG
+        assert (machine.cpu.rip, machine.cpu["r15"]) == (at(code) + 5, 1)
+
+
 def test_a_breakpoint_on_a_halt_does_not_end_the_run_that_goes_on_from_it(chips: dict[str, object]) -> None:
     code = guest(TIMER)
     with Machine(code, **chips) as machine:

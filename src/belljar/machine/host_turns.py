@@ -69,7 +69,7 @@ class HostTurns(TurnInterrupts):
                 if seat.stale or seat.activity is not ACTIVE:
                     dozes = not seat.stale and self.dozes(seat, patient, rested)
                     if dozes or not seat.prepare():
-                        if not dozes and self.all_asleep():
+                        if not dozes and (seat.stepping or self.all_asleep()):
                             return HLT
                         if not patient:
                             return None

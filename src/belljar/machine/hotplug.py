@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from belljar.engine_data import DebugControl
 from belljar.errors import ConfigurationError
 from belljar.exits import ExitReason
 from belljar.machine.config import MAX_CPUS
@@ -52,6 +53,8 @@ def _add(machine: Machine, runner: Runner) -> Cpu:
         machine.removed_cpus.pop(index, None)  # on KVM it is the same again, and goes on counting
     if machine.own_interrupts is not None:
         machine.own_interrupts.add_cpu(cpu, machine.bus, running=runner.running)
+    if machine.debug_control.active:
+        cpu.vcpu.set_debug(machine.debug_control)
     _settle(machine, runner, (*machine.cpus, cpu))
     return cpu
 
@@ -74,6 +77,8 @@ def _remove(machine: Machine, runner: Runner, index: int) -> None:
     machine.removed_cpus[index] = RemovedCpu(
         _sum(before.exits, vcpu.exit_counts()), _sum(before.interrupts, vcpu.interrupt_statistics())
     )
+    if machine.debug_control.active:
+        vcpu.set_debug(DebugControl())  # it may come again, when nobody debugs any more
     if runner.pins is not None:
         runner.pins.move(index, None)
     if machine.own_interrupts is not None:

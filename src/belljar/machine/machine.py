@@ -251,10 +251,7 @@ class Machine:
         from belljar.machine.hotplug import add_cpu  # few machines grow
 
         self._check_open()
-        cpu = add_cpu(self, self._runner)
-        if self._debugging:
-            self._apply_debug()
-        return cpu
+        return add_cpu(self, self._runner)
 
     def remove_cpu(self, index: SupportsIndex) -> None:
         """One vCPU less, whatever it does, also while the guest runs; `add_cpu` may give its index again.
@@ -352,7 +349,7 @@ class Machine:
 
         Interrupts and NMIs that come meanwhile wait until the machine runs on; exceptions are taken. Stepping a HLT is
         End.HALT at once, whatever could end the halt; stepping on afterwards continues behind it. A vCPU that halted in a
-        run waits for what ends that, and executes the instruction behind the HLT.
+        run executes the instruction behind the HLT if something has come that ends the halt; else that is End.HALT, too.
 
         On KVM before Linux 5.15 the kernel's chips interrupt steps, too, and a handler may then be one step.
         """
@@ -405,14 +402,18 @@ class Machine:
         self._watchpoints = {point for point in self._watchpoints if point.gva != gva}
         self._apply_debug()
 
-    def _apply_debug(self, undo: Any = None) -> None:
-        control = DebugControl(
+    @property
+    def debug_control(self) -> DebugControl:
+        """What every vCPU stops for."""
+        return DebugControl(
             breakpoints_gva=tuple(sorted(self._breakpoints)),
             watchpoints=tuple(sorted(self._watchpoints, key=lambda point: point.gva)),
         )
+
+    def _apply_debug(self, undo: Any = None) -> None:
         try:
             for cpu in self.cpus:
-                cpu.vcpu.set_debug(control)
+                cpu.vcpu.set_debug(self.debug_control)
         except BaseException:
             if undo is not None:
                 undo()

@@ -363,7 +363,7 @@ class OwnInterrupts:
             if seat.stale or not self.dozes(seat, patient, rested):
                 if seat.prepare():
                     return None
-                if (self._optional or seat.asleep()) and self.all_asleep():
+                if seat.stepping or ((self._optional or seat.asleep()) and self.all_asleep()):
                     return HLT
                 if not patient:
                     return IRQ_WINDOW_OPEN

@@ -20,6 +20,9 @@ from belljar.machine.run_state import RunState
 TURN_NS = 2_000_000
 """How long a vCPU runs before it is another's turn, on an engine that cannot count instructions."""
 
+WAKE_NS = 1_000_000
+"""How long a vCPU that sleeps in the engine is given to wake of what has come already."""
+
 TURN_INSTRUCTIONS = 10_000
 """The same on an engine that can."""
 
@@ -90,7 +93,7 @@ class Runner(RunState):
         return self._conclude(started_ns)
 
     def run_one(self, cpu: Cpu) -> RunResult:
-        """Run one vCPU alone, without a time limit: for a step."""
+        """Run one vCPU alone, for a step. One that has halted, and that nothing wakes, is not waited for."""
         halted = cpu.halted
         started_ns = self._begin(None)
         self._budget = None
@@ -101,14 +104,18 @@ class Runner(RunState):
         try:
             going_on = True
             while going_on:
-                if cpu.vcpu.sleeps and cpu.vcpu.asleep():  # which the engine told once, and does not again
-                    self.finish(End.HALT, f"vCPU {cpu.index} sleeps until another wakes it", cpu=cpu)
+                if cpu.vcpu.sleeps:
+                    if cpu.vcpu.asleep():  # which the engine told once, and does not again
+                        self.finish(End.HALT, f"vCPU {cpu.index} sleeps until another wakes it", cpu=cpu)
+                    elif cpu.vcpu.mp_state.name == "HALTED":
+                        self._deadline_ns = time.monotonic_ns() + WAKE_NS
                 for _ in self._turns([cpu], None, None, single_exit=False):
                     pass
                 going_on = self._make_changes()
         finally:
             self._stand_still()
-        return self._conclude(started_ns)
+        result = self._conclude(started_ns)
+        return self.settle_halt(cpu) if result.end is End.TIMEOUT else result
 
     def exits(self, *, timeout: float | None) -> Iterator[Exit]:
         """Run, vCPUs in turn, and give every exit after its device has served it; the machine stands still meanwhile."""

@@ -102,7 +102,7 @@ class TurnInterrupts(OwnInterrupts):
                         return INTERRUPTED
                 rounds += 1
                 if (seat.stale or seat.activity is not ACTIVE) and not seat.prepare():
-                    if self.all_asleep():
+                    if seat.stepping or self.all_asleep():
                         return HLT
                     if not patient:
                         return None
