@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from belljar.devices.bus import Bus
 from belljar.exits import ExitReason
 from belljar.machine import End, Machine
+from belljar.observe.instruction_trace import write_instructions
+from belljar.observe.trace_kinds import KINDS, KindTrace
 from belljar.soft.hypervisor.charges import EXIT_NS
 from belljar.x86.mp_state import MpState
 from conformance.assembly import guest
@@ -359,10 +361,20 @@ tick:
 """
 
 
-def left_by(code: bytes, chunks: Iterable[int] | None) -> tuple[object, ...]:
-    """What a run leaves: in pieces of so many instructions each, or in one."""
+def left_by(
+    code: bytes,
+    chunks: Iterable[int] | None = None,
+    *,
+    look: Callable[[Machine], object] | None = None,
+    stop: bool = False,
+) -> tuple[object, ...]:
+    """What a run leaves: in pieces of so many instructions each, with somebody who looks on, or with a stop at each exit."""
     with Machine(code, **CHIPS) as machine:
-        if chunks is None:
+        if look is not None:
+            look(machine)
+        if stop:
+            assert list(machine.exits(timeout=60))
+        elif chunks is None:
             assert machine.run(timeout=60).end is End.HALT
         else:
             for chunk in chunks:
@@ -393,7 +405,10 @@ def test_times_do_not_depend_on_how_a_run_is_cut(acts: list[str], period: int, p
         acts = [act for act in acts if not act.endswith("hlt")]
     mode = 0x40 | (0x20000 if periodic else 0)
     code = guest(RANDOM.format(mode=mode, period=period, acts="\n    ".join(acts)))
-    free = left_by(code, None)
-    assert left_by(code, None) == free
+    free = left_by(code)
+    assert left_by(code) == free
     assert left_by(code, forever(chunk)) == free
     assert left_by(code, forever(1)) == free
+    assert left_by(code, look=lambda machine: write_instructions(machine, lambda line: None)) == free
+    assert left_by(code, look=lambda machine: KindTrace(machine, frozenset(KINDS), lambda line: None)) == free
+    assert left_by(code, stop=True) == free

@@ -87,6 +87,7 @@ class TurnInterrupts(OwnInterrupts):
         seat, clock, turns = self._own_seats[index], self._time, self._turns
         vcpu, timers, left, patient = seat.cpu.vcpu, clock.timers, turn.instructions, turn.patient
         end_ns = NEVER if turn.span_ns is None else clock.time_ns + turn.span_ns
+        charged_ns = 0 if left is None else vcpu.exits_ns()
         rounds = 0
         with turns:
             while True:
@@ -113,7 +114,6 @@ class TurnInterrupts(OwnInterrupts):
                 budget = until_ns - begin_ns
                 if left is not None and left < budget:
                     budget = left
-                charged_ns = 0 if left is None else vcpu.exits_ns()
                 clock.enter(vcpu)
                 self._running = vcpu
                 try:
@@ -129,7 +129,8 @@ class TurnInterrupts(OwnInterrupts):
                     clock.leave(vcpu)
                     self._running = None
                 if left is not None:
-                    left -= clock.time_ns - begin_ns - (vcpu.exits_ns() - charged_ns)
+                    before_ns, charged_ns = charged_ns, vcpu.exits_ns()
+                    left -= clock.time_ns - begin_ns - (charged_ns - before_ns)
                 if reason is HLT:
                     seat.halt()
                     if seat.stepping:

@@ -76,26 +76,36 @@ class _SteppedVcpu(VcpuProxy):
         observer: Callable[[Exit], None] | None = None,
     ) -> ExitReason:
         """As `belljar.engine.Vcpu.run`."""
-        left = instructions
-        while (left is None or left > 0) and (until_ns == FOREVER or self._inner.clock_ns < until_ns):
+        left, steps = instructions, 0
+        while (left is None or left > 0) and not self._is_over(until_ns):
             before = self._inner.get_registers()
             special = self._inner.get_special()
             pc_gva, bits = linear_pc(special, before.rip), code_bits(special)
             code = self._fetch(special, pc_gva)
             retired = self._inner.instructions_retired()
             reason: ExitReason = self._inner.run(
-                bus, deadline_ns=deadline_ns, instructions=1, single_exit=single_exit, observer=observer
+                bus,
+                deadline_ns=deadline_ns,
+                instructions=1,
+                until_ns=until_ns,
+                single_exit=single_exit,
+                observer=observer,
             )
             done = self._inner.instructions_retired() - retired
-            if done or reason is ExitReason.INSTRUCTION_LIMIT:
+            in_the_middle = not done and self._inner.get_registers().rip == before.rip and self._is_over(until_ns)
+            if done or (reason is ExitReason.INSTRUCTION_LIMIT and not in_the_middle):
                 self._show(before, pc_gva, bits, code, "" if done else " (exception)")
             if reason is not ExitReason.INSTRUCTION_LIMIT:
                 return reason
+            steps += 1
             self.__dict__["_steps"] += 1
             left = None if left is None else left - done
-        if self._steps:
+        if steps:  # the last is the run's own end
             self.__dict__["_steps"] -= 1
         return ExitReason.INSTRUCTION_LIMIT
+
+    def _is_over(self, until_ns: int) -> bool:
+        return until_ns != FOREVER and self._inner.clock_ns >= until_ns
 
     def _fetch(self, special: SpecialRegisters, gva: int) -> bytes:
         """The bytes of an instruction as far as memory goes: what `Machine.peek_code` finds, in one look at the state."""
