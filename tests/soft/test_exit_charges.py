@@ -298,8 +298,8 @@ tick:
 
 def test_a_timer_that_ticks_more_often_than_its_handler_can_leaves_time_for_the_rest() -> None:
     with Machine(guest(TOO_OFTEN), **CHIPS) as machine:
-        assert machine.run(timeout=20, instructions=100_000).end is End.HALT
-        assert machine.cpu["r15"] > 0
+        assert machine.run(timeout=20).end is End.HALT
+        assert 0 < machine.cpu["r15"] < 10, "one a loop would be 20,000"
 
 
 def test_a_run_until_a_time_ends_there_or_behind_the_exit_that_takes_it_there() -> None:
