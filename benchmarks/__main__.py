@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.harness import Figure, save
 
-PARTS = ("kvm", "interrupts", "ticks", "soft")
+PARTS = ("kvm", "interrupts", "ticks", "soft", "kernels")
 """The parts, each a module with `measure() -> list[Figure]`."""
 
 
