@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from belljar.engine import Engine
-from belljar.errors import BelljarError, ConfigurationError, FeatureUnsupported, LoadError
+from belljar.errors import BelljarError, ClosedError, ConfigurationError, FeatureUnsupported, LoadError
 from belljar.exits import Hlt, Mmio, PortIo
 from belljar.machine import End, Machine
 from common import ctrl_c
@@ -226,3 +226,22 @@ def test_machines_leave_nothing_behind() -> None:
         with Machine("hello-real") as machine:
             machine.run(timeout=10)
         machine.close()
+
+
+def test_an_interrupted_close_gives_everything_back_all_the_same(engine: Engine, leaves_nothing: None) -> None:
+    machine = Machine(b"\xf4", engine=engine.name)
+    vm = machine.vm
+    assert vm is not None
+
+    class Interrupted:
+        """The VM, and Ctrl-C while it is closed."""
+
+        def close(self) -> None:
+            vm.close()
+            raise KeyboardInterrupt
+
+    machine.vm = Interrupted()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        machine.close()
+    with pytest.raises(ClosedError):
+        machine.memory.read(0, 1)

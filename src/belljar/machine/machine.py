@@ -472,20 +472,22 @@ class Machine:
         self._release()
 
     def _release(self) -> None:
-        if self.input_thread is not None:
-            self.input_thread.close()
-        if self.timers is not None:
-            self.timers.close()
-        if self.own_interrupts is not None:
-            self.own_interrupts.close()
-        if self.vm is not None:
-            self.vm.close()
-        self.memory.close()
-        if self._owns_engine and getattr(self, "engine", None) is not None:
-            self.engine.close()
+        engine = self.engine if self._owns_engine and hasattr(self, "engine") else None
+        parts = (self.input_thread, self.timers, self.own_interrupts, self.vm, self.memory, engine)
+        _close_all([part for part in parts if part is not None])
 
     def __enter__(self) -> Machine:
         return self
 
     def __exit__(self, *unused: object) -> None:
         self.close()
+
+
+def _close_all(parts: Sequence[Any]) -> None:
+    """In this order; also what comes behind one that is interrupted."""
+    for number, part in enumerate(parts, 1):
+        try:
+            part.close()
+        except BaseException:
+            _close_all(parts[number:])
+            raise
