@@ -83,6 +83,22 @@ def test_iteration_and_observer_see_the_access_when_it_was_answered(engine: Engi
     assert iterated == seen == [(ExitReason.RDMSR, 7), (ExitReason.HLT, 7)]
 
 
+@pytest.mark.parametrize("code", [READ, WRITE], ids=["read", "write"])
+def test_a_handler_may_look_at_its_vcpu(engine: Engine, code: bytes) -> None:
+    seen: list[tuple[int, bool, int]] = []
+
+    def handler(exit: ReadMsr | WriteMsr) -> int:
+        cpu = machine.cpu
+        seen.append((cpu.rip, cpu.translate(cpu.rip).valid, cpu.special.cs.selector))
+        return 7
+
+    with Machine(code, engine=engine, mode="long", msr_handler=handler) as machine:
+        assert machine.run(timeout=10).end is End.HALT
+        assert seen == [(0x1000 + code.index(b"\x0f"), True, machine.cpu.special.cs.selector)]
+        if code is READ:
+            assert machine.cpu.rax == 7
+
+
 def test_every_vcpu_thread_may_ask(engine: Engine) -> None:
     with Machine(READ, engine=engine, mode="long", cpus=3, msr_handler=lambda exit: exit.vcpu) as machine:
         assert machine.run(timeout=10).end is End.HALT

@@ -89,6 +89,7 @@ class KvmVcpu:
         self._loop = vcpu.loop
         self._bus: Bus | None = None
         self._stepping = False
+        self._unanswered = False
         self.ready_for_interrupt = self._loop.ready_for_interrupt
         self.request_interrupt_window = self._loop.request_interrupt_window
         self._loop.sleeps = vm.chips is not None
@@ -123,12 +124,15 @@ class KvmVcpu:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Before state is looked at or changed: nothing in the middle of an instruction, nobody else at it."""
+        """Before state is looked at: nobody else at it, no instruction half done, but one that waits for `answer`."""
+        self._complete(keep=self._unanswered)
+
+    def _complete(self, *, keep: bool = False) -> None:
         if self._loop.busy:
             raise EngineError(
                 f"vCPU {self.index} is running on another thread", hint="stop it before looking at its state"
             )
-        if self._loop.pending:
+        if self._loop.pending and not keep:
             self.last_exit()  # finishing overwrites what the page says of it
             try:
                 self._loop.complete()
@@ -141,7 +145,7 @@ class KvmVcpu:
 
         The half goes to the bus of the last run; a kick makes the run return as soon as the instruction is done.
         """
-        self._settle()
+        self._complete()
         if self._loop.stashed and self._bus is not None:
             kicked = self._loop.kicked
             self._loop.kick()
@@ -246,6 +250,7 @@ class KvmVcpu:
         if self._stepping:
             return self._step(bus, deadline_ns, single_exit, observer)
         self._bus = bus
+        self._unanswered = False
         notify = None
         if observer is not None:
             watch = observer
@@ -261,6 +266,7 @@ class KvmVcpu:
             reason = REASONS[self._loop.run(bus, deadline_ns, single_exit, notify)]
         if reason.answerable:
             self._write_answer(reason, None)
+            self._unanswered = True
         return reason
 
     def _step(
@@ -304,6 +310,7 @@ class KvmVcpu:
             raise EngineError(f"vCPU {self.index} waits for no answer")
         if value is not None and not -(1 << 63) <= value <= U64:
             raise ConfigurationError(f"the answer {value:#x} does not fit 64 bits")
+        self._unanswered = False
         told = self.last_exit()  # what is written now is where a hypercall's and a write's exit are read from
         if value is not None and isinstance(told, WriteMsr) and told.msr == IA32_APIC_BASE:
             value = self._set_apic_base(told, value)
