@@ -9,6 +9,7 @@ import pytest
 from bare_guest import RAX, RBX, RCX, RDX, RIP, LongGuest
 
 PCIDE, PGE, PAE, KEEP = 1 << 17, 1 << 7, 1 << 5, 1 << 63
+WP = 1 << 16
 GLOBAL, PRESENT, WRITABLE = 1 << 8, 1, 2
 TABLES, SPACE_SIZE = 0x110000, 0x4000
 FRAMES, PAGE = 0x180000, 0x1000
@@ -42,10 +43,11 @@ class Spaces:
         """Its PML4."""
         return TABLES + SPACE_SIZE * space
 
-    def map(self, space: int, frame: int, *, gva: int = TRY_GVA, flags: int = 0) -> None:
+    def map(self, space: int, frame: int, *, gva: int = TRY_GVA, flags: int = 0, writable: bool = True) -> None:
         """Write an entry; nothing is flushed."""
+        flags |= PRESENT | (WRITABLE if writable else 0)
         entry = self.root(space) + 3 * PAGE + (gva >> 12 & 511) * 8
-        self.guest.memory[entry : entry + 8] = struct.pack("<Q", FRAMES + PAGE * frame | PRESENT | WRITABLE | flags)
+        self.guest.memory[entry : entry + 8] = struct.pack("<Q", FRAMES + PAGE * frame | flags)
 
     def use_table_of(self, space: int) -> None:
         """Have the directory of space 0 lead to another's table; nothing is flushed."""
@@ -183,6 +185,20 @@ def test_code_that_a_device_wrote_is_seen_by_the_space_that_comes_back():
         spaces.guest.cpu.put(RCX, spaces.root(0) | KEEP)
         spaces.guest.cpu.put(RBX, TRY_GVA)
         assert spaces.guest.run("0f22d9 mov cr3, rcx\nffe3 jmp rbx").registers[RAX] & 0xFF == 9
+
+
+def test_write_protection_holds_from_when_it_is_switched_on():
+    """Though a store was made through the same translation before."""
+    with Spaces(1) as spaces:
+        guest = spaces.guest
+        spaces.map(0, 1, writable=False)
+        spaces.switch(0, keep=False)
+        cr0 = guest.cpu.get_control()[0]
+        for value, vector in ((cr0 & ~WP, None), (cr0 | WP, 14), (cr0 & ~WP, None), (cr0 | WP, 14)):
+            guest.cpu.put(RAX, value)
+            guest.cpu.put(RBX, TRY_GVA)
+            assert guest.run("0f22c0 mov cr0, rax\nc60355 mov byte [rbx], 0x55\nf4 hlt").vector == vector
+        assert spaces.seen() == 0x55
 
 
 OTHER_GVA = TRY_GVA + PAGE

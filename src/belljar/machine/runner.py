@@ -45,7 +45,7 @@ class TurnLengths:
         self.instructions = TURN_INSTRUCTIONS
         """Of each turn of this round."""
         self._waited = self._still = self._worked = False
-        self._out = False  # all wait, and wait their turns out
+        self._out: bool | None = None  # whether all wait, and wait their turns out; None: as the last run left it
 
     def begin_round(self, cpus: Sequence[Cpu]) -> None:
         """Everybody is to have a turn again."""

@@ -51,8 +51,10 @@ def write_cr0(cpu: cython.pointer(Cpu), value: u64) -> cython.int:
         cpu.efer |= EFER_LMA
     else:
         cpu.efer &= ~cython.cast(u64, EFER_LMA)
-    if changed & (CR0_PG | CR0_PE | CR0_WP):
+    if changed & (CR0_PG | CR0_PE):
         flush_tlb(cpu)
+    elif changed & cr0 & CR0_WP:  # without it no less is allowed than with it
+        flush_tlb_data(cpu, False)
     update_mode(cpu)
     return end_block(cpu)
 

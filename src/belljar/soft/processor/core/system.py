@@ -434,7 +434,7 @@ def op_wrpkru(cpu: cython.pointer(Cpu), insn: cython.pointer(Insn)) -> cython.in
         return raise_fault(cpu, EXC_GP, 0)
     if cpu.pkru != cpu.gpr[RAX] & LOW32:
         cpu.pkru = cython.cast(u32, cpu.gpr[RAX] & LOW32)
-        flush_tlb_data(cpu)
+        flush_tlb_data(cpu, True)
     return NEXT
 
 

@@ -10,14 +10,29 @@ def tlb_note(cpu: cython.pointer(Cpu), access: cython.int, gva: u64) -> cython.v
     """Log an entry just filled; cpu.walk_global says of which kind."""
     bank: cython.pointer(TlbBank) = cpu.bank
     slot: cython.pointer(TlbEntry)
-    if cpu.walk_shift > bank.largest:
-        bank.largest = cpu.walk_shift
+    if cpu.walk_shift > PAGE_SHIFT:
+        if cpu.walk_shift > bank.largest:
+            bank.largest = cpu.walk_shift
+        bank.large_regions |= large_region(bank, gva)
     if bank.log_count >= TLB_LOG:
         bank.log_count = TLB_LOG + 1
         return
     slot = tlb_slot(cpu, access_context(cpu, access), access & ACCESS_KIND, gva)
     bank.log[bank.log_count] = cython.cast(u32, slot - bank.entries) | (TLB_LOG_GLOBAL if cpu.walk_global else 0)
+    if cpu.walk_shift > PAGE_SHIFT:
+        bank.log[bank.log_count] |= TLB_LOG_LARGE
     bank.log_count += 1
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def large_region(bank: cython.pointer(TlbBank), gva: u64) -> u64:
+    """The bit that stands for the 2 MiB around an address, and for some others; all of them where pages are larger."""
+    if bank.largest > LARGE_SHIFT:
+        return ALL_ONES
+    return cython.cast(u64, 1) << (((gva >> LARGE_SHIFT) ^ (gva >> 27) ^ (gva >> 39)) & 63)
 
 
 @cython.cfunc
@@ -34,6 +49,7 @@ def empty_bank(bank: cython.pointer(TlbBank)) -> cython.void:
             bank.entries[bank.log[i] & TLB_LOG_SLOT].tag = 1
     bank.log_count = 0
     bank.largest = PAGE_SHIFT
+    bank.large_regions = 0
     bank.stale = 0
     forget_code_writes(bank)
 
@@ -134,14 +150,16 @@ def flush_bank_page(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), gva
     kind: cython.int
     slot: u32
     kept: u32 = 0
+    in_large: cython.bint = (bank.large_regions & large_region(bank, gva)) != 0
     forget_directories(cpu)
-    if bank.largest > PAGE_SHIFT and bank.log_count > TLB_LOG:
+    if in_large and bank.log_count > TLB_LOG:
         empty_bank(bank)
         renew_bank(cpu, bank)
         return
     if bank.fetches_lost:
         renew_bank(cpu, bank)
-    if bank.largest > PAGE_SHIFT:
+    if in_large:
+        bank.large_regions = 0
         for i in range(cython.cast(cython.int, bank.log_count)):
             slot = bank.log[i] & TLB_LOG_SLOT
             if ((bank.entries[slot].tag ^ gva) >> bank.largest) == 0:
@@ -149,6 +167,8 @@ def flush_bank_page(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), gva
             elif bank.entries[slot].tag != 1:
                 bank.log[kept] = bank.log[i]
                 kept += 1
+                if bank.log[i] & TLB_LOG_LARGE:
+                    bank.large_regions |= large_region(bank, bank.entries[slot].tag)
         bank.log_count = kept
     for i in range(TLB_CONTEXTS):
         for kind in range(3):
@@ -161,8 +181,11 @@ def flush_bank_page(cpu: cython.pointer(Cpu), bank: cython.pointer(TlbBank), gva
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def flush_tlb_data(cpu: cython.pointer(Cpu)) -> cython.void:
-    """Forget the translations for loads and stores, of every PCID, but not what is fetched where: PKRU (SDM 3A 4.6.2)."""
+def flush_tlb_data(cpu: cython.pointer(Cpu), loads: cython.bint) -> cython.void:
+    """Forget the translations for stores, of every PCID, and with `loads` those for loads: rights have changed by PKRU or CR0.WP.
+
+    What is fetched where stays (SDM 3A 4.6.1, 4.6.2).
+    """
     bank: cython.pointer(TlbBank) = cpu.bank
     i: cython.int
     kept: u32 = 0
@@ -171,7 +194,7 @@ def flush_tlb_data(cpu: cython.pointer(Cpu)) -> cython.void:
         return
     void_other_banks(cpu)
     for i in range(cython.cast(cython.int, bank.log_count)):
-        if is_fetch_slot(bank.log[i] & TLB_LOG_SLOT):
+        if is_fetch_slot(bank.log[i] & TLB_LOG_SLOT) or not (loads or is_write_slot(bank.log[i] & TLB_LOG_SLOT)):
             bank.log[kept] = bank.log[i]
             kept += 1
         else:

@@ -23,6 +23,7 @@ ctypedef struct TlbBank:   # the translations of one PCID; global pages are in e
     u32 log_count          # above TLB_LOG: sweep
     CodeWrite code_writes[16]  # by page number; spares the slow path the walk
     u32 largest            # log2 of the largest page with pieces here
+    u64 large_regions      # where such pages lie, as bits by `large_region`
     u32 pcid
     u32 stale              # whatever is here is void: sweep before use
     u32 fetches_lost       # blocks are bound to pages whose entries for fetches gave way to others since the epoch began

@@ -267,6 +267,7 @@ cdef enum:
     TLB_BANKS = 8               # of cpu.banks: as many PCIDs keep their translations
     TLB_LOG_SLOT = 0xFFFFFF
     TLB_LOG_GLOBAL = 0x1000000
+    TLB_LOG_LARGE = 0x2000000
     NESTED_ENTRIES = 256        # of cpu.nested and cpu.nested_large; a power of two
     LARGE_SHIFT = 21
     DIRECTORIES = 64            # of cpu.directories; a power of two
