@@ -69,10 +69,11 @@ static void elsewhere(struct frame *frame)
 
 static void where(struct frame *frame)
 {
-    asm volatile("lock inc dword ptr [%0]" : : "r"(&on[apic_id()]) : "memory");
-    asm volatile("lock inc %0" : "+m"(counted));
     drive(LINE, 0);
     apic_write(APIC_EOI, 0);
+    // Only now: whoever waits for the count drives the line again.
+    asm volatile("lock inc dword ptr [%0]" : : "r"(&on[apic_id()]) : "memory");
+    asm volatile("lock inc %0" : "+m"(counted) : : "memory");
 }
 
 static void toggle_from_here(u64 argument) { toggle(argument); }
