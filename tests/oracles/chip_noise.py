@@ -16,6 +16,9 @@ from .scripts import DELAY, LAPIC, WINDOW, WRITE_CR8, Script
 
 VECTORS = (0x30, 0x31, 0x3F, 0x40, 0x41, 0x55, 0x5F, 0x60, 0x81, 0x90, 0xA1, 0xC3, 0xE0, 0xEF, 0xF1, 0xFE)
 POLL = "poll"
+NMI_US = 500
+"""How long an NMI has to arrive: four CPUs of soft have turns of up to 100 us of the guest's time, of which looking at a clock
+takes one each time."""
 ALL_BUT_0 = 0xFE
 """There is a timer on the master's pin 0, and firmware has left it running."""
 
@@ -197,7 +200,7 @@ class _ApicNoise:
         where = choice((0, 0, 0x40000, 0x80000, 0xC0000, 0x800))
         self.s.apic(ICR, choice(VECTORS) | 0x4000 | where | nmi << 10, cpu=cpu)
         if nmi:
-            self.s.op(DELAY, us(50))
+            self.s.op(DELAY, us(NMI_US))
             self.s.flush()
 
     def line(self, gsi: int, level: bool) -> None:
